@@ -36,9 +36,9 @@ MQ_CPPFLAGS := -D_GNU_SOURCE $(if $(PORTABLE),-DMQ_PORTABLE) $(CPPFLAGS)
 MQ_CFLAGS := -std=c11 $(WARN) $(HARDEN) $(CFLAGS)
 
 B := build/$(VARIANT)
-COMMON := spool.o crc32c.o number.o
-MQD := mqd.o serve.o proto.o stats.o $(COMMON)
-MQCTL := mqctl.o stats.o $(COMMON)
+COMMON := spool.o admin.o state.o message.o queue_name.o crc32c.o number.o os.o
+MQD := mqd.o listen.o serve.o proto.o stats.o log.o $(COMMON)
+MQCTL := mqctl.o $(COMMON)
 
 ifeq ($(VARIANT),default)
 all: mqd mqctl

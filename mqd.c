@@ -1,0 +1,384 @@
+/*
+ * mqd: a message queue that speaks the memcache protocol and has no daemon of its own.
+ *
+ * A super-server starts one mqd for each connection. It reads memcache commands: `set` appends
+ * a message to a queue, `get` takes the oldest out of it. Each message is a file, each queue a
+ * directory below the spool; processes know of each other through these files alone.
+ *
+ * To know the system, read the heads of these files, in this order:
+ *
+ *     mqd.c      this: options, and finding out how we were started
+ *     serve.c    one connection: bytes in, bytes out, the commands
+ *     proto.c    bytes to commands and what is answered to those that mean nothing here
+ *     spool.c    queues as files: push, claim, finish, release
+ *     admin.c    the spool's other half: delete, list, statistics, check
+ *     mqctl.c    the operator's command
+ *
+ * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,
+ * stats.c (counters), listen.c (accepting, without a super-server), os.c, log.c, number.c,
+ * crc32c.c.
+ */
+#include <errno.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "listen.h"
+#include "log.h"
+#include "number.h"
+#include "serve.h"
+#include "spool.h"
+
+enum { EXIT_USAGE = 100, EXIT_SYSTEM = 111 };
+
+#define DEFAULT_SPOOL "/var/spool/mqd"
+#define FIRST_PASSED_FD 3 /* sd_listen_fds(3) */
+
+static const char usage_text[] =
+    "usage: mqd [-NVhv] [-a mode] [-B max-body] [-c max-connections] [-H spool]\n"
+    "           [-l address] [-o option[,option]] [-p port] [-s socket] [-u user]\n"
+    "\n"
+    "  -H dir      the spool (" DEFAULT_SPOOL ")\n"
+    "  -p port     listen on this TCP port (22201 if -l is given)\n"
+    "  -l address  listen on this address, may be given more than once (all)\n"
+    "  -s path     listen on a Unix socket\n"
+    "  -a mode     access mode of the Unix socket, octal (0700)\n"
+    "  -c number   serve that many connections at a time (1024)\n"
+    "  -B size     largest message, with k, m or g (1m)\n"
+    "  -u user     run as this user\n"
+    "  -N          never wait for the disk, as -o sync=none\n"
+    "  -o sync=full|push|none\n"
+    "              what survives a power loss: all, pushes, nothing (full)\n"
+    "  -o idle_timeout=seconds\n"
+    "              leave a client that has been silent that long (0: never)\n"
+    "  -v          log more\n"
+    "  -V          print the version\n"
+    "  -h          print this\n"
+    "\n"
+    "Without -p, -l and -s mqd serves what it was started on: a connection or a\n"
+    "listening socket from a super-server, else standard input and output.\n";
+
+struct options {
+	const char *spool, *socket_path, *user;
+	const char *addresses[LISTEN_MAX];
+	unsigned naddresses;
+	uint16_t port; /* 0: not given */
+	bool tcp;
+	mode_t mode;
+	enum spool_sync sync;
+	struct serve_options serve;
+};
+
+__attribute__((format(printf, 1, 2))) _Noreturn static void
+die_usage(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	fprintf(stderr, "mqd: ");
+	vfprintf(stderr, format, args);
+	fprintf(stderr, "; mqd -h tells more\n");
+	va_end(args);
+	exit(EXIT_USAGE);
+}
+
+_Noreturn static void
+die_system(const char *what)
+{
+	log_error("%s: %s", what, strerror(errno));
+	exit(EXIT_SYSTEM);
+}
+
+static uint64_t
+parse_number(const char *option, const char *s, uint64_t min, uint64_t max)
+{
+	uint64_t n;
+
+	if (number_parse_size(s, max, &n) == -1 || n < min)
+		die_usage("%s %s: must be a number from %" PRIu64 " to %" PRIu64, option, s, min, max);
+	return n;
+}
+
+static void
+parse_suboptions(struct options *o, char *s)
+{
+	enum { SYNC, IDLE_TIMEOUT };
+	char *const names[] = {[SYNC] = "sync", [IDLE_TIMEOUT] = "idle_timeout", NULL};
+	static const char *const syncs[] = {
+	    [SPOOL_SYNC_FULL] = "full", [SPOOL_SYNC_PUSH] = "push", [SPOOL_SYNC_NONE] = "none"};
+	char *value;
+
+	while (*s != '\0') {
+		char *whole = s;
+		int name = getsubopt(&s, names, &value);
+		if (name == -1 || value == NULL)
+			die_usage("-o %s: no such option, or it lacks its value", whole);
+		if (name == IDLE_TIMEOUT) {
+			o->serve.idle_timeout = (int)parse_number("-o idle_timeout", value, 0, 1000000);
+			continue;
+		}
+		unsigned i = 0;
+		while (i < 3 && strcmp(value, syncs[i]) != 0)
+			i++;
+		if (i == 3)
+			die_usage("-o sync=%s: must be full, push or none", value);
+		o->sync = (enum spool_sync)i;
+	}
+}
+
+static mode_t
+parse_mode(const char *s)
+{
+	mode_t mode = 0;
+
+	if (*s == '\0' || strlen(s) > 4)
+		die_usage("-a %s: not an octal mode", s);
+	for (const char *p = s; *p != '\0'; p++) {
+		if (*p < '0' || *p > '7')
+			die_usage("-a %s: not an octal mode", s);
+		mode = mode << 3 | (mode_t)(*p - '0');
+	}
+	return mode;
+}
+
+/* memcached takes several addresses in one -l. */
+static void
+add_addresses(struct options *o, char *s)
+{
+	for (char *a = strtok(s, ","); a != NULL; a = strtok(NULL, ",")) {
+		if (o->naddresses == LISTEN_MAX)
+			die_usage("-l %s: too many addresses", a);
+		o->addresses[o->naddresses++] = a;
+	}
+	o->tcp = true;
+}
+
+static void
+parse_options(struct options *o, int argc, char *argv[])
+{
+	int c;
+
+	while ((c = getopt(argc, argv, "+:a:B:c:H:hl:No:p:s:u:Vv")) != -1) {
+		switch (c) {
+		case 'a':
+			o->mode = parse_mode(optarg);
+			break;
+		case 'B':
+			o->serve.max_body = parse_number("-B", optarg, 1, MESSAGE_LENGTH_MAX);
+			break;
+		case 'c':
+			o->serve.max_connections = parse_number("-c", optarg, 1, 1 << 20);
+			break;
+		case 'H':
+			o->spool = optarg;
+			break;
+		case 'l':
+			add_addresses(o, optarg);
+			break;
+		case 'N':
+			o->sync = SPOOL_SYNC_NONE;
+			break;
+		case 'o':
+			parse_suboptions(o, optarg);
+			break;
+		case 'p':
+			o->port = (uint16_t)parse_number("-p", optarg, 0, UINT16_MAX);
+			o->tcp = o->port != 0; /* as in memcached, 0 turns TCP off */
+			break;
+		case 's':
+			o->socket_path = optarg;
+			break;
+		case 'u':
+			o->user = optarg;
+			break;
+		case 'v':
+			log_verbose();
+			break;
+		case 'V':
+			puts("mqd " MQD_VERSION);
+			exit(0);
+		case 'h':
+			fputs(usage_text, stdout);
+			exit(0);
+		default: {
+			char letter[2] = {(char)optopt, '\0'};
+			die_usage(c == ':' ? "-%s lacks its value" : "-%s: no such option", letter);
+		}
+		}
+	}
+	if (optind < argc)
+		die_usage("%s: mqd takes options alone", argv[optind]);
+}
+
+/* Under a super-server standard error is often the client's socket, which nothing but replies
+ * may reach. */
+static void
+choose_log(void)
+{
+	struct stat st;
+
+	if (fstat(STDERR_FILENO, &st) == -1 || S_ISSOCK(st.st_mode))
+		log_to_syslog();
+}
+
+/* Become another user for good. /etc/passwd is read directly: a static program cannot ask the
+ * name services of the system; a number works for users that are not in the file. */
+static void
+become(const char *user)
+{
+	uint64_t id;
+	struct passwd *pw = NULL;
+	uid_t uid;
+	gid_t gid;
+
+	if (number_parse(user, strlen(user), UINT32_MAX - 1, &id) == 0) {
+		uid = (uid_t)id;
+		gid = (gid_t)id;
+	} else {
+		FILE *f = fopen("/etc/passwd", "re");
+		while (f != NULL && (pw = fgetpwent(f)) != NULL && strcmp(pw->pw_name, user) != 0)
+			;
+		if (pw == NULL)
+			die_usage("-u %s: no such user in /etc/passwd", user);
+		uid = pw->pw_uid;
+		gid = pw->pw_gid;
+		fclose(f);
+	}
+	if (uid == geteuid())
+		return;
+	if (setgroups(1, &gid) == -1 || setgid(gid) == -1 || setuid(uid) == -1)
+		die_system(user);
+}
+
+static void
+bind_all(struct listeners *l, const struct options *o)
+{
+	uint16_t port = o->port != 0 ? o->port : LISTEN_PORT;
+
+	if (geteuid() == 0 && o->user == NULL)
+		die_usage("as root it listens only with -u: the user to run as, or -u root");
+	for (unsigned i = 0; i < o->naddresses; i++)
+		if (listen_tcp(l, o->addresses[i], port) == -1)
+			die_system(o->addresses[i]);
+	if (o->tcp && o->naddresses == 0 && listen_tcp(l, "*", port) == -1)
+		die_system("listening on all addresses");
+	if (o->socket_path != NULL && listen_unix(l, o->socket_path, o->mode) == -1)
+		die_system(o->socket_path);
+}
+
+enum socket_kind { NO_SOCKET, CONNECTED, LISTENING };
+
+static enum socket_kind
+kind_of(int fd)
+{
+	int listening = 0;
+	socklen_t len = sizeof listening;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == -1)
+		return NO_SOCKET;
+	return listening ? LISTENING : CONNECTED;
+}
+
+/* How many descriptors were passed as sd_listen_fds(3) says. */
+static int
+passed_fds(void)
+{
+	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+	uint64_t n;
+
+	if (pid == NULL || number_parse(pid, strlen(pid), INT32_MAX, &n) == -1 ||
+	    n != (uint64_t)getpid() || fds == NULL ||
+	    number_parse(fds, strlen(fds), LISTEN_MAX, &n) == -1)
+		return 0;
+	return (int)n;
+}
+
+/*
+ * Find out how we were started. Fills *l with sockets to accept on, or returns the descriptor
+ * of the one connection to serve; -1 with no listener means standard input and output.
+ */
+static int
+find_socket(struct listeners *l)
+{
+	enum socket_kind kind = kind_of(STDIN_FILENO);
+	int n = passed_fds();
+
+	if (kind == CONNECTED)
+		return STDIN_FILENO;
+	if (kind == LISTENING) {
+		l->fds[l->n++] = STDIN_FILENO;
+		return -1;
+	}
+	for (int fd = FIRST_PASSED_FD; fd < FIRST_PASSED_FD + n; fd++) {
+		kind = kind_of(fd);
+		if (kind == CONNECTED)
+			return fd;
+		if (kind == LISTENING)
+			l->fds[l->n++] = fd;
+	}
+	return -1;
+}
+
+static void
+on_stop(int sig)
+{
+	(void)sig;
+	serve_terminate();
+}
+
+/* Serve the one connection there is, between a reader and a writer. */
+static void
+serve_one(const struct options *o, int in, int out)
+{
+	struct sigaction sa = {.sa_handler = on_stop};
+	struct spool *sp = spool_new(o->spool, o->sync);
+
+	if (sp == NULL)
+		die_system("memory");
+	sigemptyset(&sa.sa_mask);
+	sigaction(SIGTERM, &sa, NULL);
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGALRM, &sa, NULL);
+	serve(sp, &o->serve, in, out);
+	spool_free(sp);
+}
+
+int
+main(int argc, char *argv[])
+{
+	struct options o = {.spool = DEFAULT_SPOOL,
+	    .mode = 0700,
+	    .sync = SPOOL_SYNC_FULL,
+	    .serve = {.max_body = 1 << 20, .max_connections = 1024}};
+	struct listeners l = {.n = 0};
+	int fd = -1;
+
+	choose_log();
+	parse_options(&o, argc, argv);
+	signal(SIGPIPE, SIG_IGN);
+	umask(077);
+	if (o.tcp || o.socket_path != NULL)
+		bind_all(&l, &o);
+	else
+		fd = find_socket(&l);
+	if (o.user != NULL)
+		become(o.user);
+	if (fd != -1)
+		serve_one(&o, fd, fd);
+	else if (l.n == 0)
+		serve_one(&o, STDIN_FILENO, STDOUT_FILENO);
+	else if (listen_serve(&l, o.spool, o.sync, &o.serve) == -1)
+		die_system("accepting");
+	if (o.socket_path != NULL)
+		unlink(o.socket_path);
+	return 0;
+}

@@ -1,0 +1,247 @@
+/*
+ * proto.c: bytes of the memcache text protocol to commands.
+ *
+ * A line is split at spaces, its first word looked up in a table, and the rest checked against
+ * the table's row: how many words, where the length of a data block stands, where `noreply`
+ * may. Most memcache commands mean nothing to a queue and need no more than their row, which
+ * has the fixed answer that keeps a client content and in step.
+ *
+ * The one rule behind the details: a data block is never run as commands. When a line that
+ * announces one is refused, its length is still believed if there is one at all.
+ */
+#include "proto.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "number.h"
+#include "queue_name.h"
+
+#define BAD_FORMAT "CLIENT_ERROR bad command line format"
+#define WORDS_MAX 8 /* a well-formed line of those that end has no more */
+#define MANY SIZE_MAX
+
+static const struct row {
+	const char *name;
+	enum verb verb;
+	size_t min, max;   /* words, the name included */
+	size_t block;	   /* the word that is the length of a data block; 0: there is none */
+	size_t noreply;	   /* the first word that may be `noreply`; 0: none may */
+	const char *reply; /* of VERB_FIXED */
+} table[] = {
+    {"set", VERB_SET, 5, 6, 4, 5, NULL},
+    {"get", VERB_GET, 2, MANY, 0, 0, NULL},
+    {"gets", VERB_GETS, 2, MANY, 0, 0, NULL},
+    {"delete", VERB_DELETE, 2, 4, 0, 2, NULL},
+    {"stats", VERB_STATS, 1, MANY, 0, 0, NULL},
+    {"version", VERB_VERSION, 1, 1, 0, 0, NULL},
+    {"quit", VERB_QUIT, 1, 1, 0, 0, NULL},
+    {"verbosity", VERB_FIXED, 2, 3, 0, 2, "OK"},
+    {"flush_all", VERB_FIXED, 1, 3, 0, 1, "CLIENT_ERROR flush_all not allowed"},
+    {"add", VERB_FIXED, 5, 6, 4, 5, "NOT_STORED"},
+    {"replace", VERB_FIXED, 5, 6, 4, 5, "NOT_STORED"},
+    {"append", VERB_FIXED, 5, 6, 4, 5, "NOT_STORED"},
+    {"prepend", VERB_FIXED, 5, 6, 4, 5, "NOT_STORED"},
+    {"cas", VERB_FIXED, 6, 7, 4, 6, "EXISTS"},
+    {"incr", VERB_FIXED, 3, 4, 0, 3, "NOT_FOUND"},
+    {"decr", VERB_FIXED, 3, 4, 0, 3, "NOT_FOUND"},
+    {"touch", VERB_FIXED, 3, 4, 0, 3, "NOT_FOUND"},
+    {"gat", VERB_FIXED, 3, MANY, 0, 0, "END"},
+    {"gats", VERB_FIXED, 3, MANY, 0, 0, "END"},
+    {"cache_memlimit", VERB_FIXED, 2, 3, 0, 2, "OK"},
+    {"ms", VERB_FIXED, 3, MANY, 2, 0, "CLIENT_ERROR meta commands are not supported"},
+    {"mn", VERB_FIXED, 1, 1, 0, 0, "MN"},
+};
+
+void
+proto_next_word(const char *end, struct word *word)
+{
+	const char *p = word->s + word->len;
+
+	while (p < end && *p == ' ')
+		p++;
+	word->s = p < end ? p : NULL;
+	word->len = 0;
+	while (p < end && *p != ' ')
+		p++, word->len++;
+}
+
+static bool
+is(struct word w, const char *s)
+{
+	return w.s != NULL && w.len == strlen(s) && memcmp(w.s, s, w.len) == 0;
+}
+
+static const struct row *
+find_row(struct word name)
+{
+	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+		if (is(name, table[i].name))
+			return &table[i];
+	return NULL;
+}
+
+bool
+proto_too_long(const char *line, size_t len)
+{
+	if (len <= PROTO_LINE_MAX)
+		return false;
+	return len > PROTO_GET_MAX ||
+	    (memcmp(line, "get ", 4) != 0 && memcmp(line, "gets ", 5) != 0);
+}
+
+/* A line taken apart: all words counted, the first and the last ones kept. */
+struct words {
+	size_t n;
+	struct word first[WORDS_MAX];
+	struct word last[3]; /* last[0] is the last of all */
+};
+
+static void
+split(struct words *w, const char *line, const char *end, size_t enough)
+{
+	struct word word = {line, 0};
+
+	*w = (struct words){0};
+	for (proto_next_word(end, &word); word.s != NULL; proto_next_word(end, &word)) {
+		if (w->n < WORDS_MAX)
+			w->first[w->n] = word;
+		w->last[2] = w->last[1];
+		w->last[1] = w->last[0];
+		w->last[0] = word;
+		if (++w->n == enough)
+			break;
+	}
+}
+
+/*
+ * A command with a data block has not the words it should: most likely a space in its key.
+ * Counted from the end of the line, a `noreply` apart, the length of what follows is where it
+ * belongs.
+ */
+static void
+parse_misshaped_block(const struct row *row, const struct words *w, struct command *c)
+{
+	size_t from_end = row->min - 1 - row->block;
+
+	c->noreply = is(w->last[0], "noreply");
+	if (c->noreply)
+		from_end++;
+	c->reply = "ERROR";
+	if (w->n > from_end + 1 &&
+	    number_parse(w->last[from_end].s, w->last[from_end].len, INT64_MAX, &c->bytes) == 0) {
+		c->has_block = true;
+		c->reply = BAD_FORMAT;
+	}
+}
+
+/* The numbers of a storage command: flags, exptime (ignored, but a number), bytes. */
+static void
+parse_storage(const struct word *words, struct command *c)
+{
+	struct word exptime = words[3];
+	uint64_t flags, ignored;
+
+	if (exptime.len > 1 && exptime.s[0] == '-')
+		exptime.s++, exptime.len--;
+	if (number_parse(words[2].s, words[2].len, UINT32_MAX, &flags) == -1 ||
+	    number_parse(exptime.s, exptime.len, INT64_MAX, &ignored) == -1)
+		c->reply = BAD_FORMAT;
+	else
+		c->flags = (uint32_t)flags;
+}
+
+static void
+parse_delete(const struct words *w, size_t n, struct command *c)
+{
+	uint64_t ignored;
+
+	if (n > 3)
+		c->reply = "ERROR";
+	else if (n == 3 &&
+	    number_parse(w->first[2].s, w->first[2].len, UINT32_MAX, &ignored) == -1)
+		c->reply = BAD_FORMAT;
+}
+
+void
+proto_parse(const char *line, size_t len, struct command *c)
+{
+	struct word name = {line, 0};
+	const struct row *row;
+	struct words w;
+
+	*c = (struct command){.verb = VERB_FIXED, .end = line + len};
+	proto_next_word(c->end, &name);
+	row = find_row(name);
+	if (row == NULL) {
+		c->reply = "ERROR";
+		return;
+	}
+	c->verb = row->verb;
+	c->reply = row->reply;
+	/* Where any number of words may come the handler walks on from the key. */
+	split(&w, line, c->end, row->max == MANY ? row->min + 1 : 0);
+	c->key = w.first[1];
+
+	size_t n = w.n;
+	if (row->noreply != 0 && n > row->noreply && is(w.last[0], "noreply")) {
+		c->noreply = true;
+		n--;
+	}
+	bool shaped = n >= row->min && w.n <= row->max;
+	if (row->block != 0 && row->max != MANY) {
+		if (!shaped || n > row->min) {
+			parse_misshaped_block(row, &w, c);
+			return;
+		}
+	} else if (!shaped) {
+		c->reply = "ERROR";
+		return;
+	}
+	if (row->block != 0) {
+		struct word bytes = w.first[row->block];
+		if (number_parse(bytes.s, bytes.len, INT64_MAX, &c->bytes) == -1) {
+			c->reply = BAD_FORMAT;
+			return;
+		}
+		c->has_block = true;
+	}
+	if (row->verb == VERB_SET)
+		parse_storage(w.first, c);
+	else if (row->verb == VERB_DELETE)
+		parse_delete(&w, n, c);
+}
+
+const char *
+proto_key_error(struct word key, char *dir)
+{
+	if (key.s == NULL)
+		return "ERROR";
+	if (key.len > PROTO_KEY_MAX)
+		return "CLIENT_ERROR key too long";
+	if (queue_name_encode(key.s, key.len, dir) == 0)
+		return NULL;
+	if (errno == ENAMETOOLONG)
+		return "CLIENT_ERROR queue name too long";
+	if (memchr(key.s, '/', key.len) != NULL)
+		return "CLIENT_ERROR queue name may not contain a slash";
+	return "CLIENT_ERROR queue name may not contain NUL";
+}
+
+size_t
+proto_refuse_binary(const char *request, size_t len, char *reply)
+{
+	static const char text[] = "text protocol only";
+	size_t text_len = sizeof text - 1;
+
+	memset(reply, 0, PROTO_BINARY_HEADER);
+	reply[0] = (char)0x81; /* magic: response */
+	if (len > 1)
+		reply[1] = request[1]; /* opcode */
+	reply[7] = (char)0x81;	       /* status 0x0081: unknown command */
+	reply[11] = (char)text_len;
+	if (len >= 16)
+		memcpy(reply + 12, request + 12, 4); /* opaque */
+	memcpy(reply + PROTO_BINARY_HEADER, text, text_len);
+	return PROTO_BINARY_HEADER + text_len;
+}

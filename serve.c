@@ -1,0 +1,805 @@
+/*
+ * serve.c: one connection, from its first byte to its last.
+ *
+ * Bytes are read into one buffer and answered from another; both are fixed, and a body that is
+ * larger passes through in pieces. Replies are written when the buffer is full or when all
+ * commands that have arrived are answered, so commands that come together are answered
+ * together. A message leaves the spool in three steps: it is claimed, its bytes go into the
+ * output, and once these have been written (`flush`) the claim is finished; if the write fails
+ * the claim is released, and the message is back at its place.
+ *
+ * A client that cannot be written to any more may still have sent commands that count: they
+ * are carried out to the end of what it sent, except that nothing is taken out for it.
+ */
+#include "serve.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "os.h"
+#include "proto.h"
+#include "queue_name.h"
+#include "stats.h"
+
+#define IN_SIZE (PROTO_GET_MAX + 1) /* one byte more than any line may have */
+#define OUT_SIZE 16384
+#define CLAIMS_MAX 16	      /* delivered but not yet written; fewer than the spool's handles */
+#define GRACE_SECONDS 5	      /* for the command at hand after a request to terminate */
+#define LINGER_BYTES (1 << 20) /* read and dropped so that a last reply is not lost to a reset */
+
+static struct connection {
+	struct spool *spool;
+	const struct serve_options *options;
+	int in, out;
+	bool is_socket, is_tcp;
+	bool closing;	   /* nothing further is to be read */
+	bool linger;	   /* the client may still be sending when we close */
+	bool reader_gone;  /* nothing can be written any more */
+	bool owes_ack;	   /* something was read since we last wrote */
+	int logged_error;  /* the errno last logged: a full disk is told once, not a million times */
+	size_t start, end; /* what is unread in in_buf */
+	size_t out_len;
+	struct claim claims[CLAIMS_MAX]; /* whose messages lie complete in out_buf */
+	size_t nclaims;
+	char in_buf[IN_SIZE];
+	char out_buf[OUT_SIZE];
+} conn;
+
+static volatile sig_atomic_t terminating; /* seconds since the request, from 1 */
+static volatile sig_atomic_t idle;	  /* blocked in a read, with no command at hand */
+
+void
+serve_terminate(void)
+{
+	/* Locks, claims and temporary files are the kernel's to release; an idle connection has
+	 * nothing else. Otherwise the alarm makes sure that no call blocks for ever, also one
+	 * that begins just after this. */
+	if (idle)
+		_exit(0);
+	terminating++;
+	alarm(1);
+}
+
+static bool
+out_of_grace(void)
+{
+	return terminating > GRACE_SECONDS;
+}
+
+/*
+ * Output
+ */
+
+/* Wait until a descriptor that does not block is ready. */
+static bool
+wait_for(int fd, short events)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+	int timeout = conn.options->idle_timeout;
+
+	return poll(&p, 1, timeout > 0 ? timeout * 1000 : -1) != 0 && !out_of_grace();
+}
+
+/* Write everything in out_buf. */
+static void
+write_out(void)
+{
+	size_t done = 0;
+
+	while (done < conn.out_len && !conn.reader_gone) {
+		ssize_t n = conn.is_socket
+		    ? send(conn.out, conn.out_buf + done, conn.out_len - done, MSG_NOSIGNAL)
+		    : write(conn.out, conn.out_buf + done, conn.out_len - done);
+		if (n > 0)
+			done += (size_t)n;
+		else if (errno == EINTR)
+			conn.reader_gone = out_of_grace();
+		else if (errno == EAGAIN && !(conn.is_socket && conn.options->idle_timeout > 0))
+			conn.reader_gone = !wait_for(conn.out, POLLOUT);
+		else
+			conn.reader_gone = true;
+	}
+	stats_add(STATS_BYTES_WRITTEN, done);
+	conn.owes_ack = false;
+	conn.out_len = 0;
+}
+
+static void
+log_spool_error(const char *what, int error)
+{
+	if (error != conn.logged_error)
+		log_error("%s: %s", what, strerror(error));
+	conn.logged_error = error;
+}
+
+/* Write the replies; with them written, the messages in them are delivered. */
+static void
+flush(void)
+{
+	if (conn.out_len > 0)
+		write_out();
+	if (conn.nclaims == 0)
+		return;
+	if (!conn.reader_gone) {
+		if (claims_finish(conn.spool, conn.claims, conn.nclaims) == -1)
+			log_spool_error("a delivered message may come again", errno);
+	} else {
+		for (size_t i = 0; i < conn.nclaims; i++)
+			if (claim_release(conn.spool, &conn.claims[i]) == -1)
+				log_spool_error("putting a message back", errno);
+	}
+	conn.nclaims = 0;
+}
+
+static void
+put_bytes(const char *data, size_t len)
+{
+	while (len > 0) {
+		if (conn.out_len == OUT_SIZE)
+			flush();
+		size_t n = OUT_SIZE - conn.out_len < len ? OUT_SIZE - conn.out_len : len;
+		memcpy(conn.out_buf + conn.out_len, data, n);
+		conn.out_len += n;
+		data += n;
+		len -= n;
+	}
+}
+
+__attribute__((format(printf, 1, 2))) static void
+put_line(const char *format, ...)
+{
+	char line[PROTO_KEY_MAX + 256];
+	va_list args;
+
+	va_start(args, format);
+	int n = vsnprintf(line, sizeof line - 2, format, args);
+	va_end(args);
+	if (n > (int)sizeof line - 3)
+		n = (int)sizeof line - 3;
+	memcpy(line + n, "\r\n", 2);
+	put_bytes(line, (size_t)n + 2);
+}
+
+static void
+reply(const struct command *c, const char *line)
+{
+	if (!c->noreply)
+		put_line("%s", line);
+}
+
+static void
+reply_error(const struct command *c, const char *queue, int error)
+{
+	if (error != conn.logged_error)
+		log_error("%s: %s", queue, strerror(error));
+	conn.logged_error = error;
+	if (c->noreply)
+		return;
+	if (error == ENOSPC || error == EDQUOT)
+		put_line("SERVER_ERROR out of memory storing object (%s)", strerror(error));
+	else
+		put_line("SERVER_ERROR %s", strerror(error));
+}
+
+/*
+ * Input
+ */
+
+/* Read more, waiting for it. Before that everything is answered: the client may be waiting as
+ * well. `between` says that no command is at hand. Returns false if nothing more comes. */
+static bool
+fill(bool between)
+{
+	ssize_t n;
+
+	flush();
+	if (conn.owes_ack && conn.is_tcp)
+		os_quick_ack(conn.in); /* it may hold its next segment back until then */
+	if (conn.start == conn.end) {
+		conn.start = conn.end = 0;
+	} else if (conn.end == IN_SIZE) {
+		memmove(conn.in_buf, conn.in_buf + conn.start, conn.end - conn.start);
+		conn.end -= conn.start;
+		conn.start = 0;
+	}
+	if (!conn.is_socket && conn.options->idle_timeout > 0 && !wait_for(conn.in, POLLIN))
+		return false;
+	for (;;) {
+		if (between)
+			idle = 1;
+		if (between && terminating) {
+			idle = 0;
+			return false;
+		}
+		n = read(conn.in, conn.in_buf + conn.end, IN_SIZE - conn.end);
+		idle = 0;
+		if (n > 0)
+			break;
+		if (n == 0 || (n == -1 && errno != EINTR && errno != EAGAIN))
+			return false;
+		if (errno == EINTR && (between ? terminating : out_of_grace()))
+			return false;
+		if (errno == EAGAIN && conn.is_socket && conn.options->idle_timeout > 0)
+			return false;
+		if (errno == EAGAIN && !wait_for(conn.in, POLLIN))
+			return false;
+	}
+	conn.end += (size_t)n;
+	conn.owes_ack = true;
+	stats_add(STATS_BYTES_READ, (uint64_t)n);
+	return true;
+}
+
+static void
+refuse_binary(void)
+{
+	char packet[64];
+	size_t len = proto_refuse_binary(conn.in_buf + conn.start, conn.end - conn.start, packet);
+
+	put_bytes(packet, len);
+	log_error("a client speaks the binary protocol: refused");
+	conn.closing = conn.linger = true;
+}
+
+/* The next command line, without its end. Returns false if there is none any more. */
+static bool
+next_line(const char **line, size_t *len)
+{
+	size_t seen = 0;
+
+	for (;;) {
+		const char *p = conn.in_buf + conn.start, *newline;
+		size_t here = conn.end - conn.start;
+
+		if (here > 0 && (unsigned char)p[0] == PROTO_BINARY) {
+			refuse_binary();
+			return false;
+		}
+		newline = memchr(p + seen, '\n', here - seen);
+		seen = newline != NULL ? (size_t)(newline - p) + 1 : here;
+		if (proto_too_long(p, seen)) {
+			put_line("CLIENT_ERROR line too long");
+			conn.closing = conn.linger = true;
+			return false;
+		}
+		if (newline != NULL) {
+			conn.start += seen;
+			*line = p;
+			*len = seen - 1 - (seen > 1 && newline[-1] == '\r');
+			return true;
+		}
+		if (!fill(true))
+			return false;
+	}
+}
+
+/* Bytes that are here, `max` at the most; waits for the first. 0 if nothing more comes. */
+static size_t
+available(uint64_t max)
+{
+	if (conn.start == conn.end && !fill(false)) {
+		conn.closing = true;
+		return 0;
+	}
+	return conn.end - conn.start < max ? conn.end - conn.start : (size_t)max;
+}
+
+enum block_end { BLOCK_CUT, BLOCK_BAD, BLOCK_GOOD };
+
+/* Read the CRLF behind a data block. Where there is something else the block was longer than
+ * announced, or shorter: the stream is in step again behind the next newline. */
+static enum block_end
+end_block(void)
+{
+	bool good = true;
+
+	for (int at = 0;; at++) {
+		if (available(1) == 0)
+			return BLOCK_CUT;
+		char ch = conn.in_buf[conn.start++];
+		if (at > 1 || ch != "\r\n"[at])
+			good = false;
+		if (ch == '\n')
+			return good ? BLOCK_GOOD : BLOCK_BAD;
+	}
+}
+
+/* Read a data block that is not wanted. Returns false if the client left in it. */
+static bool
+swallow(uint64_t bytes)
+{
+	while (bytes > 0) {
+		size_t n = available(bytes);
+		if (n == 0)
+			return false;
+		conn.start += n;
+		bytes -= n;
+	}
+	return end_block() != BLOCK_CUT;
+}
+
+/*
+ * Commands
+ */
+
+/* Receive a body into a push. On return the data block is read to its end, whatever happened
+ * to the push: *error is 0, or why it failed, and then it is aborted. */
+static enum block_end
+receive_body(struct push *push, uint64_t bytes, int *error)
+{
+	enum block_end end;
+
+	while (bytes > 0) {
+		size_t n = available(bytes);
+		if (n == 0) {
+			end = BLOCK_CUT;
+			goto done;
+		}
+		if (*error == 0 && push_write(push, conn.in_buf + conn.start, n) == -1) {
+			*error = errno;
+			push_abort(push);
+		}
+		conn.start += n;
+		bytes -= n;
+	}
+	end = end_block();
+done:
+	if (end != BLOCK_GOOD && *error == 0)
+		push_abort(push);
+	return end;
+}
+
+/* Have a data block of this size wholly in the buffer, if it fits. False: the client left. */
+static bool
+gather(uint64_t bytes)
+{
+	if (bytes + 2 > IN_SIZE)
+		return true;
+	if (IN_SIZE - conn.start < bytes + 2) {
+		memmove(conn.in_buf, conn.in_buf + conn.start, conn.end - conn.start);
+		conn.end -= conn.start;
+		conn.start = 0;
+	}
+	while (conn.end - conn.start < bytes + 2)
+		if (!fill(false)) {
+			conn.closing = true;
+			return false;
+		}
+	return true;
+}
+
+static void
+do_set(const struct command *c)
+{
+	char queue[QUEUE_NAME_MAX + 1];
+	struct push push;
+	int error = 0;
+	const char *refusal = proto_key_error(c->key, queue);
+
+	if (refusal == NULL && c->bytes > conn.options->max_body)
+		refusal = "SERVER_ERROR object too large for cache";
+	if (refusal != NULL) {
+		if (swallow(c->bytes))
+			reply(c, refusal);
+		return;
+	}
+	/* A small body is waited for before a file is made: it costs a slow client nothing but
+	 * its own time. From here on c->key is overwritten. */
+	if (!gather(c->bytes))
+		return;
+	stats_add(STATS_CMD_SET, 1);
+	if (push_begin(&push, conn.spool, queue) == -1)
+		error = errno;
+	switch (receive_body(&push, c->bytes, &error)) {
+	case BLOCK_CUT:
+		return;
+	case BLOCK_BAD:
+		reply(c, "CLIENT_ERROR bad data chunk");
+		return;
+	case BLOCK_GOOD:
+		break;
+	}
+	if (error == 0 && push_commit(&push, c->flags, NULL) == -1)
+		error = errno;
+	if (error != 0) {
+		reply_error(c, queue, error);
+		return;
+	}
+	conn.logged_error = 0;
+	stats_add(STATS_ITEMS, 1);
+	reply(c, "STORED");
+}
+
+/* Send the body of a claim that does not fit into out_buf with what is there. */
+static void
+stream_body(const struct claim *claim)
+{
+	for (uint64_t at = 0; at < claim->message.length;) {
+		if (conn.out_len == OUT_SIZE)
+			flush();
+		if (conn.reader_gone)
+			return;
+		ssize_t n = claim_read(claim, conn.out_buf + conn.out_len,
+		    OUT_SIZE - conn.out_len, at);
+		if (n <= 0) {
+			/* It was read without an error a moment ago, and its length is
+			 * announced: only closing tells the client. */
+			log_error("reading a message that is being sent: %s",
+			    n == 0 ? "truncated" : strerror(errno));
+			conn.out_len = 0;
+			conn.reader_gone = conn.closing = true;
+			return;
+		}
+		conn.out_len += (size_t)n;
+		at += (uint64_t)n;
+	}
+}
+
+static void
+send_message(struct word key, bool with_cas, struct claim *claim)
+{
+	const struct message *m = &claim->message;
+
+	if (conn.nclaims == CLAIMS_MAX || OUT_SIZE - conn.out_len < PROTO_KEY_MAX + 64)
+		flush();
+	if (with_cas)
+		put_line("VALUE %.*s %" PRIu32 " %" PRIu64 " %" PRIu64, (int)key.len, key.s,
+		    m->flags, m->length, m->number);
+	else
+		put_line("VALUE %.*s %" PRIu32 " %" PRIu64, (int)key.len, key.s, m->flags,
+		    m->length);
+	if (claim->body != NULL && m->length <= OUT_SIZE - conn.out_len)
+		put_bytes(claim->body, (size_t)m->length);
+	else
+		stream_body(claim);
+	/* If a piece could not be written, the next flush sees that the reader is gone and
+	 * releases this claim like all others. */
+	put_bytes("\r\n", 2);
+	conn.claims[conn.nclaims++] = *claim;
+}
+
+/* Take and send the head of one queue. Returns 0, or an errno if there was one. */
+static int
+get_one(struct word key, bool with_cas)
+{
+	char queue[QUEUE_NAME_MAX + 1];
+	struct claim claim;
+	enum claim_result r;
+
+	if (proto_key_error(key, queue) != NULL || conn.reader_gone)
+		return 0;
+	stats_add(STATS_CMD_GET, 1);
+	while ((r = spool_claim(conn.spool, queue, &claim)) == CLAIM_DAMAGED)
+		log_error("%s/%016" PRIu64 " is damaged: moved to %s/.bad", queue,
+		    claim.message.number, queue);
+	if (r == CLAIM_ERROR) {
+		int e = errno;
+		log_spool_error(queue, e);
+		return e;
+	}
+	if (r == CLAIM_EMPTY) {
+		stats_add(STATS_GET_MISSES, 1);
+		return 0;
+	}
+	stats_add(STATS_GET_HITS, 1);
+	send_message(key, with_cas, &claim);
+	return 0;
+}
+
+/* A set of words of one line, by where they begin. */
+struct word_set {
+	struct word *words;
+	size_t size; /* a power of two, more than twice the number of words */
+};
+
+/* Returns false if the word was there already. */
+static bool
+add_word(struct word_set *set, struct word w)
+{
+	uint64_t hash = 14695981039346656037u; /* FNV-1a */
+	size_t i, mask = set->size - 1;
+
+	for (i = 0; i < w.len; i++)
+		hash = (hash ^ (unsigned char)w.s[i]) * 1099511628211u;
+	for (i = (size_t)hash & mask; set->words[i].s != NULL; i = (i + 1) & mask)
+		if (set->words[i].len == w.len && memcmp(set->words[i].s, w.s, w.len) == 0)
+			return false;
+	set->words[i] = w;
+	return true;
+}
+
+/*
+ * All names are looked at before the first message is taken: a refused command takes none. A
+ * name given twice is served once, because clients keep one value for a key.
+ */
+static void
+do_get(const struct command *c)
+{
+	char queue[QUEUE_NAME_MAX + 1];
+	struct word_set set;
+	size_t nwords = 0;
+	bool with_cas = c->verb == VERB_GETS;
+	size_t before = conn.nclaims;
+	int error = 0;
+
+	for (struct word w = c->key; w.s != NULL; proto_next_word(c->end, &w)) {
+		const char *refusal = proto_key_error(w, queue);
+		if (refusal != NULL) {
+			reply(c, refusal);
+			return;
+		}
+		nwords++;
+	}
+	if (nwords == 1) {
+		error = get_one(c->key, with_cas);
+	} else {
+		for (set.size = 4; set.size < 2 * nwords; set.size *= 2)
+			;
+		set.words = calloc(set.size, sizeof *set.words);
+		if (set.words == NULL) {
+			reply(c, "SERVER_ERROR out of memory");
+			return;
+		}
+		for (struct word w = c->key; w.s != NULL; proto_next_word(c->end, &w))
+			if (add_word(&set, w)) {
+				int e = get_one(w, with_cas);
+				if (e != 0)
+					error = e;
+			}
+		free(set.words);
+	}
+	/* What was taken must reach the application: an error line would make most clients
+	 * throw it away. */
+	if (error != 0 && conn.nclaims == before)
+		reply_error(c, queue, error);
+	else
+		put_line("END");
+}
+
+static void
+do_delete(const struct command *c)
+{
+	char queue[QUEUE_NAME_MAX + 1];
+	const char *refusal = proto_key_error(c->key, queue);
+	int r;
+
+	if (refusal != NULL) {
+		reply(c, refusal);
+		return;
+	}
+	r = spool_delete(conn.spool, queue);
+	if (r == -1) {
+		reply_error(c, queue, errno);
+		return;
+	}
+	reply(c, r == 1 ? "DELETED" : "NOT_FOUND");
+	if (r == 1) {
+		flush(); /* unlinking a million files takes longer than a client waits */
+		spool_empty_trash(conn.spool);
+	}
+}
+
+static void
+stat_number(const char *name, uint64_t value)
+{
+	put_line("STAT %s %" PRIu64, name, value);
+}
+
+static void
+stat_time(const char *name, struct timeval tv)
+{
+	put_line("STAT %s %ld.%06ld", name, (long)tv.tv_sec, (long)tv.tv_usec);
+}
+
+static void
+stats_general(const struct command *c)
+{
+	struct rusage usage;
+	struct queue_stat qs;
+	uint64_t items = 0, bytes = 0;
+	char **queues = spool_list(conn.spool);
+
+	if (queues == NULL) {
+		reply_error(c, "stats", errno);
+		return;
+	}
+	for (size_t i = 0; queues[i] != NULL; i++)
+		if (spool_stat(conn.spool, queues[i], &qs) == 1) {
+			items += qs.waiting;
+			bytes += qs.bytes;
+		}
+	spool_list_free(queues);
+	getrusage(RUSAGE_SELF, &usage);
+	stat_number("pid", (uint64_t)getpid());
+	stat_number("uptime", stats_uptime());
+	stat_number("time", (uint64_t)time(NULL));
+	put_line("STAT version " MQD_VERSION);
+	stat_number("pointer_size", sizeof(void *) * 8);
+	stat_time("rusage_user", usage.ru_utime);
+	stat_time("rusage_system", usage.ru_stime);
+	stat_number("curr_items", items);
+	stat_number("total_items", stats_get(STATS_ITEMS));
+	stat_number("bytes", bytes);
+	stat_number("curr_connections", stats_connections());
+	stat_number("total_connections", stats_get(STATS_CONNECTIONS));
+	stat_number("cmd_get", stats_get(STATS_CMD_GET));
+	stat_number("cmd_set", stats_get(STATS_CMD_SET));
+	stat_number("get_hits", stats_get(STATS_GET_HITS));
+	stat_number("get_misses", stats_get(STATS_GET_MISSES));
+	stat_number("bytes_read", stats_get(STATS_BYTES_READ));
+	stat_number("bytes_written", stats_get(STATS_BYTES_WRITTEN));
+	stat_number("threads", 1);
+	put_line("END");
+}
+
+static void
+stats_queue(const struct command *c)
+{
+	struct queue_stat qs;
+	char name[QUEUE_NAME_MAX + 1];
+	char **queues = spool_list(conn.spool);
+
+	if (queues == NULL) {
+		reply_error(c, "stats queue", errno);
+		return;
+	}
+	for (size_t i = 0; queues[i] != NULL; i++) {
+		int len = queue_name_decode(queues[i], name);
+		if (len != -1 && spool_stat(conn.spool, queues[i], &qs) == 1)
+			put_line("STAT %.*s %" PRIu64 "/%" PRIu64, len, name, qs.put, qs.taken);
+	}
+	spool_list_free(queues);
+	put_line("END");
+}
+
+static void
+stats_settings(void)
+{
+	stat_number("maxconns", conn.options->max_connections);
+	stat_number("item_size_max", conn.options->max_body);
+	put_line("STAT evictions off");
+	put_line("STAT cas_enabled yes");
+	stat_number("idle_timeout", (uint64_t)conn.options->idle_timeout);
+	put_line("END");
+}
+
+static bool
+word_is(struct word w, const char *s)
+{
+	return w.s != NULL && w.len == strlen(s) && memcmp(w.s, s, w.len) == 0;
+}
+
+static void
+do_stats(const struct command *c)
+{
+	if (c->key.s == NULL) {
+		stats_general(c);
+	} else if (word_is(c->key, "queue")) {
+		stats_queue(c);
+	} else if (word_is(c->key, "settings")) {
+		stats_settings();
+	} else if (word_is(c->key, "reset")) {
+		stats_reset();
+		put_line("RESET");
+	} else {
+		put_line("END"); /* slabs, items, sizes, ...: there is nothing of the kind here */
+	}
+}
+
+static void
+run(const struct command *c)
+{
+	if (c->reply != NULL) {
+		if (!c->has_block || swallow(c->bytes))
+			reply(c, c->reply);
+		return;
+	}
+	switch (c->verb) {
+	case VERB_SET:
+		do_set(c);
+		break;
+	case VERB_GET:
+	case VERB_GETS:
+		do_get(c);
+		break;
+	case VERB_DELETE:
+		do_delete(c);
+		break;
+	case VERB_STATS:
+		do_stats(c);
+		break;
+	case VERB_VERSION:
+		put_line("VERSION " MQD_VERSION);
+		break;
+	case VERB_QUIT:
+		conn.closing = true;
+		break;
+	case VERB_FIXED:
+		break; /* has a reply */
+	}
+}
+
+/* Learn what we talk over, and set it up for short requests and short replies. */
+static void
+prepare_socket(void)
+{
+	struct sockaddr_storage address;
+	socklen_t len = sizeof address;
+	int on = 1;
+
+	conn.is_socket = getsockname(conn.in, (struct sockaddr *)&address, &len) == 0;
+	if (!conn.is_socket)
+		return;
+	if (conn.options->idle_timeout > 0) {
+		struct timeval tv = {.tv_sec = conn.options->idle_timeout};
+		setsockopt(conn.in, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+		setsockopt(conn.in, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
+	}
+	conn.is_tcp = address.ss_family == AF_INET || address.ss_family == AF_INET6;
+	if (conn.is_tcp) {
+		setsockopt(conn.in, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+		setsockopt(conn.in, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	}
+}
+
+/* Closing a socket with unread input resets the connection, and the client may never see our
+ * last words. So say that we are done, and read on for a moment. */
+static void
+linger(void)
+{
+	struct timeval second = {.tv_sec = 1};
+	size_t left = LINGER_BYTES;
+
+	if (!conn.is_socket || shutdown(conn.out, SHUT_WR) == -1)
+		return;
+	setsockopt(conn.in, SOL_SOCKET, SO_RCVTIMEO, &second, sizeof second);
+	for (int reads = 0; reads < 64 && left > 0; reads++) {
+		ssize_t n = read(conn.in, conn.in_buf, left < IN_SIZE ? left : IN_SIZE);
+		if (n <= 0)
+			return;
+		left -= (size_t)n;
+	}
+}
+
+void
+serve(struct spool *sp, const struct serve_options *options, int in, int out)
+{
+	struct command c;
+	const char *line;
+	size_t len;
+	int dirfd = spool_dirfd(sp);
+
+	conn.spool = sp;
+	conn.options = options;
+	conn.in = in;
+	conn.out = out;
+	conn.closing = conn.linger = conn.reader_gone = conn.owes_ack = false;
+	conn.start = conn.end = conn.out_len = conn.nclaims = 0;
+	prepare_socket();
+	if (dirfd != -1 && stats_open(dirfd) == -1)
+		log_error("counting for this connection alone: %s", strerror(errno));
+	stats_enter();
+	stats_add(STATS_CONNECTIONS, 1);
+	while (!conn.closing && next_line(&line, &len)) {
+		proto_parse(line, len, &c);
+		run(&c);
+	}
+	flush();
+	if (conn.linger)
+		linger();
+	stats_leave();
+}

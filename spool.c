@@ -1,0 +1,1065 @@
+/*
+ * spool.c: queues and their messages, kept as files below one directory.
+ *
+ *     <spool>/<queue>/0000000000000042   a waiting message
+ *     <spool>/<queue>/.state             counters; its flock orders everything in the queue
+ *     <spool>/<queue>/.claim/<number>    a message on its way to a client
+ *     <spool>/<queue>/.tmp/<pid>.<n>     a message being received
+ *     <spool>/<queue>/.bad/<number>      a file that failed its check
+ *     <spool>/.trash/<pid>.<n>           a deleted queue whose files are being unlinked
+ *
+ * push:  write .tmp/x, lock, write its header, rename it to the next number, unlock, sync.
+ * claim: lock, find the head, flock it, rename it into .claim, unlock, check its checksum.
+ * finish: unlink .claim/42.  release: lock, rename it back to its number, unlock.
+ *
+ * A file in .tmp or .claim belongs to the process that holds a flock on it, which ends with the
+ * process, however that dies. Whoever finds one unlocked removes it (.tmp) or puts it back
+ * (.claim). Under the lock, `.state` is written after a rename that takes a message out of
+ * the ranges' knowledge and before one that brings one back, so that a kill between the two
+ * leaves a state that the next process reads correctly:
+ *
+ *     died in push, after the rename     a message stands at `next`: it is counted then (adopt)
+ *     died in claim, after the rename    it is still counted as waiting; so is the orphan when
+ *                                        it is put back
+ *     died in release, before the rename as above
+ *
+ * Renames never replace anything: if the lock were broken, or the state wrong, a push would
+ * find its number taken and go on to the next, and a claim would find its message gone.
+ */
+#include "spool.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "crc32c.h"
+#include "os.h"
+#include "spool_queue.h"
+#include "state.h"
+
+#define SWEEP_MS 500	     /* between two looks for orphans in a queue that is in use */
+#define HOLES_MAX 256	     /* look-ups of missing numbers before the directory is listed */
+
+struct spool *
+spool_new(const char *dir, enum spool_sync sync)
+{
+	struct spool *sp = calloc(1, sizeof *sp);
+
+	if (sp == NULL)
+		return NULL;
+	sp->dir = dir;
+	sp->sync = sync;
+	sp->rootfd = -1;
+	os_boot_id(sp->boot);
+	return sp;
+}
+
+int
+spool_dirfd(struct spool *sp)
+{
+	if (sp->rootfd == -1)
+		sp->rootfd = open(sp->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return sp->rootfd;
+}
+
+/*
+ * Handles on queues: directories stay open, because a connection mostly uses one queue.
+ */
+
+void
+close_fd(int *fd)
+{
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
+
+static void
+close_queue(struct queue *q)
+{
+	close_fd(&q->dirfd);
+	close_fd(&q->statefd);
+	close_fd(&q->claimfd);
+	close_fd(&q->tmpfd);
+	q->name[0] = '\0';
+	q->open = false;
+}
+
+void
+queue_detach(struct queue *q)
+{
+	q->name[0] = '\0';
+	if (q->refs == 0)
+		close_queue(q);
+}
+
+void
+queue_unref(struct queue *q)
+{
+	q->refs--;
+	if (q->refs == 0 && q->name[0] == '\0')
+		close_queue(q);
+}
+
+void
+spool_free(struct spool *sp)
+{
+	for (size_t i = 0; i < SPOOL_QUEUES; i++)
+		if (sp->queues[i].open)
+			close_queue(&sp->queues[i]);
+	close_fd(&sp->rootfd);
+	free(sp);
+}
+
+int
+dir_open_or_make(int parent, const char *name)
+{
+	int fd;
+
+	while ((fd = openat(parent, name, dir_flags)) == -1 && errno == ENOENT)
+		if (mkdirat(parent, name, 0700) == -1 && errno != EEXIST)
+			return -1;
+	return fd;
+}
+
+static int
+subdir(struct queue *q, int *fd, const char *name)
+{
+	if (*fd == -1)
+		*fd = dir_open_or_make(q->dirfd, name);
+	return *fd;
+}
+
+int
+queue_claim_dir(struct queue *q)
+{
+	return subdir(q, &q->claimfd, ".claim");
+}
+
+static int
+tmp_dir(struct queue *q)
+{
+	return subdir(q, &q->tmpfd, ".tmp");
+}
+
+static int
+open_state(struct spool *sp, struct queue *q)
+{
+	struct stat st;
+	int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+
+	q->statefd = openat(q->dirfd, ".state", flags);
+	if (q->statefd == -1 && errno == ENOENT) {
+		/* Whoever makes .state has made sure that the directory that holds it survives
+		 * a power loss, so that those who find one need not. */
+		if (sp->sync != SPOOL_SYNC_NONE && fsync(sp->rootfd) == -1)
+			return -1;
+		q->statefd = openat(q->dirfd, ".state", flags | O_CREAT, 0600);
+	}
+	if (q->statefd == -1 || fstat(q->statefd, &st) == -1)
+		return -1;
+	q->dev = st.st_dev;
+	q->ino = st.st_ino;
+	q->raw_len = 0;
+	return 0;
+}
+
+/* A free slot: one never used, else the one longest unused. Claims that a connection holds at
+ * a time are fewer than slots, so there always is one. */
+static struct queue *
+free_slot(struct spool *sp)
+{
+	struct queue *best = NULL;
+
+	for (size_t i = 0; i < SPOOL_QUEUES; i++) {
+		struct queue *q = &sp->queues[i];
+		if (!q->open)
+			return q;
+		if (q->refs == 0 && (best == NULL || q->last_use < best->last_use))
+			best = q;
+	}
+	if (best != NULL)
+		close_queue(best);
+	return best;
+}
+
+/* The handle of a queue. Returns 1 and sets *qp, 0 if there is no such queue, -1. */
+static int
+queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
+{
+	int fd;
+
+	for (size_t i = 0; i < SPOOL_QUEUES; i++) {
+		struct queue *q = &sp->queues[i];
+		if (q->open && strcmp(q->name, name) == 0) {
+			q->last_use = ++sp->uses;
+			*qp = q;
+			return 1;
+		}
+	}
+	if (spool_dirfd(sp) == -1)
+		return -1;
+	fd = create ? dir_open_or_make(sp->rootfd, name)
+		    : openat(sp->rootfd, name, dir_flags);
+	if (fd == -1)
+		return errno == ENOENT && !create ? 0 : -1;
+
+	struct queue *q = free_slot(sp);
+	if (q == NULL) {
+		close(fd);
+		errno = ENFILE;
+		return -1;
+	}
+	*q = (struct queue){.open = true, .dirfd = fd, .statefd = -1, .claimfd = -1, .tmpfd = -1};
+	snprintf(q->state_path, sizeof q->state_path, "%s/.state", name);
+	if (open_state(sp, q) == -1) {
+		int e = errno;
+		close_queue(q);
+		/* Deleted between the two opens: look again, or there is none. */
+		if (e == ENOENT)
+			return create ? queue_find(sp, name, create, qp) : 0;
+		errno = e;
+		return -1;
+	}
+	strcpy(q->name, name);
+	q->last_use = ++sp->uses;
+	*qp = q;
+	return 1;
+}
+
+/*
+ * The lock and the state
+ */
+
+static int
+flock_wait(int fd)
+{
+	int r;
+
+	while ((r = flock(fd, LOCK_EX)) == -1 && errno == EINTR)
+		;
+	return r;
+}
+
+int
+file_own(int fd)
+{
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return 1;
+	return errno == EWOULDBLOCK ? 0 : -1;
+}
+
+void
+queue_unlock(struct queue *q)
+{
+	int e = errno;
+
+	flock(q->statefd, LOCK_UN);
+	errno = e;
+}
+
+static uint64_t
+body_bytes(const struct stat *st)
+{
+	return st->st_size > MESSAGE_HEADER_LEN ? (uint64_t)st->st_size - MESSAGE_HEADER_LEN : 0;
+}
+
+static void
+count_in(struct state *s, uint64_t bytes)
+{
+	s->waiting++;
+	s->bytes += bytes;
+}
+
+static void
+count_out(struct state *s, uint64_t bytes)
+{
+	if (s->waiting == 0 || s->bytes < bytes)
+		s->stale = true;
+	s->waiting -= s->waiting > 0;
+	s->bytes -= s->bytes < bytes ? s->bytes : bytes;
+}
+
+int
+dir_each_number(int fd, number_visitor *visit, void *arg)
+{
+	/* A descriptor of its own: readdir moves the offset that a shared one would share. */
+	int own_fd = openat(fd, ".", dir_flags), r = 0;
+	DIR *dir = own_fd == -1 ? NULL : fdopendir(own_fd);
+	struct dirent *e;
+	uint64_t number;
+
+	if (dir == NULL) {
+		close_fd(&own_fd);
+		return -1;
+	}
+	while (r == 0 && (errno = 0, e = readdir(dir)) != NULL)
+		if (message_name_parse(e->d_name, &number) == 0)
+			r = visit(arg, fd, number, e->d_name);
+	if (r == 0 && errno != 0)
+		r = -1;
+	int saved = errno;
+	closedir(dir);
+	errno = saved;
+	return r;
+}
+
+int
+list_number(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct listing *l = arg;
+	struct stat st;
+
+	if (number < l->from)
+		return 0;
+	if (l->lowest == 0 || number < l->lowest)
+		l->lowest = number;
+	if (number > l->highest)
+		l->highest = number;
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode)) {
+		l->waiting++;
+		l->bytes += body_bytes(&st);
+	}
+	return 0;
+}
+
+static int
+list_lowest(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct listing *l = arg;
+
+	(void)dirfd, (void)name;
+	if (number >= l->from && (l->lowest == 0 || number < l->lowest))
+		l->lowest = number;
+	return 0;
+}
+
+static int
+list_highest(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	(void)dirfd, (void)name;
+	if (number > *(uint64_t *)arg)
+		*(uint64_t *)arg = number;
+	return 0;
+}
+
+/* Write the state if it changed. On failure the file keeps the old one, which the next
+ * process mends as it mends what a killed one left; see the head. */
+int
+queue_store(struct queue *q)
+{
+	char buf[STATE_LEN];
+	ssize_t n;
+
+	state_write(buf, &q->state);
+	if (q->raw_len == STATE_LEN && memcmp(buf, q->raw, STATE_LEN) == 0)
+		return 0;
+	n = pwrite(q->statefd, buf, STATE_LEN, 0);
+	if (n != STATE_LEN) {
+		q->raw_len = 0;
+		if (n >= 0)
+			errno = ENOSPC;
+		return -1;
+	}
+	memcpy(q->raw, buf, STATE_LEN);
+	q->raw_len = STATE_LEN;
+	return 0;
+}
+
+struct sweeper {
+	struct queue *queue;
+	uint64_t returned;
+	bool mend_ranges; /* false while the ranges are about to be made anew */
+};
+
+/* Put message `number`, which this process owns, back from .claim to its place. The state is
+ * written first: see the head. */
+static int
+put_back(struct queue *q, uint64_t number, uint64_t bytes)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+
+	message_name(name, number);
+	if (!state_has(&q->state, number)) {
+		state_give(&q->state, number);
+		count_in(&q->state, bytes);
+		/* A message below the head that no range covers would be lost from sight. Without
+		 * a state the next process makes it anew from a listing. */
+		if (queue_store(q) == -1 && unlinkat(q->dirfd, ".state", 0) == -1)
+			return -1;
+	}
+	return os_rename_noreplace(q->claimfd, name, q->dirfd, name);
+}
+
+/* Move an entry of `dirfd` aside to .bad, under its own name or name.1, name.2, ... */
+int
+queue_set_aside(struct queue *q, int dirfd, const char *name)
+{
+	char target[MESSAGE_NAME_LEN + 16];
+	int fd = dir_open_or_make(q->dirfd, ".bad"), r = -1;
+
+	if (fd == -1)
+		return -1;
+	snprintf(target, sizeof target, "%s", name);
+	for (int i = 1; i < 1000; i++) {
+		r = os_rename_noreplace(dirfd, name, fd, target);
+		if (r == 0 || errno != EEXIST)
+			break;
+		snprintf(target, sizeof target, "%s.%d", name, i);
+	}
+	int e = errno;
+	close(fd);
+	errno = e;
+	if (r == 0)
+		q->state.bad++;
+	return r;
+}
+
+static int
+sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct sweeper *sw = arg;
+	struct stat st;
+	int fd = openat(dirfd, name, read_flags);
+
+	if (fd == -1)
+		return 0;
+	/* With the flock held, a link that is still there stays: only its owner unlinks it. */
+	if (file_own(fd) == 1 && fstat(fd, &st) == 0 && st.st_nlink > 0) {
+		int r = sw->mend_ranges
+		    ? put_back(sw->queue, number, body_bytes(&st))
+		    : os_rename_noreplace(dirfd, name, sw->queue->dirfd, name);
+		if (r == 0)
+			sw->returned++;
+		else if (errno == EEXIST) /* somebody copied it to its old place by hand */
+			queue_set_aside(sw->queue, dirfd, name);
+	}
+	close(fd);
+	return 0;
+}
+
+/* Remove what dead processes left in .tmp. */
+static void
+sweep_tmp(struct queue *q)
+{
+	DIR *dir;
+	struct dirent *e;
+	int fd = openat(q->dirfd, ".tmp", dir_flags);
+
+	if (fd == -1 || (dir = fdopendir(fd)) == NULL) {
+		close_fd(&fd);
+		return;
+	}
+	while ((e = readdir(dir)) != NULL) {
+		if (e->d_name[0] == '.')
+			continue;
+		int tmp = openat(fd, e->d_name, read_flags);
+		if (tmp != -1 && file_own(tmp) == 1)
+			unlinkat(fd, e->d_name, 0);
+		close_fd(&tmp);
+	}
+	closedir(dir);
+}
+
+/* With the lock held: put orphans back. Returns how many. */
+uint64_t
+queue_sweep(struct queue *q, bool mend_ranges)
+{
+	struct sweeper sw = {.queue = q, .mend_ranges = mend_ranges};
+
+	if (queue_claim_dir(q) != -1)
+		dir_each_number(q->claimfd, sweep_claim, &sw);
+	sweep_tmp(q);
+	q->state.swept = os_monotonic_ms();
+	return sw.returned;
+}
+
+/*
+ * With the lock held: make the state anew from the directory. `old` is what is left of it:
+ * after a reboot counters may be older than the files, but a number once used is not used
+ * again, and put goes on from there.
+ */
+static int
+rebuild(struct spool *sp, struct queue *q, const struct state *old)
+{
+	struct listing l = {0};
+	uint64_t highest = 0;
+	struct state *s = &q->state;
+
+	state_init(s, sp->boot);
+	queue_sweep(q, false);
+	if (dir_each_number(q->dirfd, list_number, &l) == -1)
+		return -1;
+	highest = l.highest;
+	if (queue_claim_dir(q) == -1 || dir_each_number(q->claimfd, list_highest, &highest) == -1)
+		return -1;
+	if (old != NULL && state_next(old) > highest + 1)
+		highest = state_next(old) - 1;
+	s->ranges[0].from = l.lowest != 0 ? l.lowest : highest + 1;
+	s->ranges[0].to = highest + 1;
+	s->waiting = l.waiting;
+	s->bytes = l.bytes;
+	s->put = old != NULL ? old->put : highest;
+	if (s->put < l.waiting)
+		s->put = l.waiting;
+	s->bad += old != NULL ? old->bad : 0;
+	queue_store(q);
+	return 0;
+}
+
+static int
+queue_load(struct spool *sp, struct queue *q)
+{
+	char buf[STATE_LEN + 1];
+	struct state *s = &q->state;
+	ssize_t n = pread(q->statefd, buf, sizeof buf, 0);
+
+	if (n == -1)
+		return -1;
+	if (n == STATE_LEN && q->raw_len == STATE_LEN && memcmp(buf, q->raw, STATE_LEN) == 0)
+		return 0;
+	if (state_read(buf, (size_t)n, s) == -1)
+		return rebuild(sp, q, NULL);
+	if (memcmp(s->boot, sp->boot, STATE_BOOT_LEN) != 0) {
+		struct state old = *s;
+		return rebuild(sp, q, &old);
+	}
+	memcpy(q->raw, buf, STATE_LEN);
+	q->raw_len = STATE_LEN;
+	return 0;
+}
+
+int
+queue_lock(struct spool *sp, const char *name, bool create, struct queue **qp)
+{
+	struct queue *q;
+	struct stat st;
+	int r;
+
+	while ((r = queue_find(sp, name, create, &q)) == 1) {
+		if (flock_wait(q->statefd) == -1)
+			return -1;
+		if (fstatat(sp->rootfd, q->state_path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    st.st_ino == q->ino && st.st_dev == q->dev) {
+			if (queue_load(sp, q) == 0) {
+				*qp = q;
+				return 1;
+			}
+			queue_unlock(q);
+			return -1;
+		}
+		queue_unlock(q);
+		queue_detach(q);
+	}
+	return r;
+}
+
+/* Lock the queue that a handle stands for, wherever its directory is now. 0 or -1. */
+static int
+queue_relock(struct spool *sp, struct queue *q)
+{
+	struct stat st;
+
+	for (;;) {
+		if (flock_wait(q->statefd) == -1)
+			return -1;
+		if (fstatat(q->dirfd, ".state", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    st.st_ino == q->ino && st.st_dev == q->dev)
+			break;
+		int old = q->statefd;
+		if (open_state(sp, q) == -1) {
+			int e = errno;
+			close_fd(&q->statefd);
+			q->statefd = old;
+			queue_unlock(q);
+			errno = e;
+			return -1;
+		}
+		close(old);
+	}
+	if (queue_load(sp, q) == 0)
+		return 0;
+	queue_unlock(q);
+	return -1;
+}
+
+/*
+ * Push
+ */
+
+/* Make the file that receives the body, and own it. */
+static int
+open_tmp(struct spool *sp, struct push *p, struct queue *q)
+{
+	struct stat st;
+
+	if (tmp_dir(q) == -1)
+		return -1;
+	for (;;) {
+		snprintf(p->tmp_name, sizeof p->tmp_name, "%ld.%lu", (long)getpid(), sp->tmp_count++);
+		p->fd = openat(q->tmpfd, p->tmp_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (p->fd == -1) {
+			if (errno == EEXIST) /* a process of another pid namespace */
+				continue;
+			return -1;
+		}
+		/* A sweeper may have found it before it was owned. */
+		if (file_own(p->fd) == 1 && fstat(p->fd, &st) == 0 && st.st_nlink > 0)
+			break;
+		close_fd(&p->fd);
+	}
+	q->refs++;
+	p->queue = q;
+	return 0;
+}
+
+int
+push_begin(struct push *p, struct spool *sp, const char *queue)
+{
+	struct queue *q;
+
+	*p = (struct push){.spool = sp, .fd = -1};
+	strcpy(p->queue_name, queue);
+	for (int tries = 0; tries < 8; tries++) {
+		if (queue_find(sp, queue, true, &q) == -1)
+			return -1;
+		if (open_tmp(sp, p, q) == 0)
+			return 0;
+		if (errno != ENOENT)
+			return -1;
+		queue_detach(q); /* the queue was deleted under its handle */
+	}
+	return -1;
+}
+
+static int
+write_all(int fd, const char *data, size_t len, uint64_t offset)
+{
+	while (len > 0) {
+		ssize_t n = pwrite(fd, data, len, (off_t)offset);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n == -1)
+			return -1;
+		data += n;
+		len -= (size_t)n;
+		offset += (uint64_t)n;
+	}
+	return 0;
+}
+
+int
+push_write(struct push *p, const void *data, size_t len)
+{
+	if (write_all(p->fd, data, len, MESSAGE_HEADER_LEN + p->length) == -1)
+		return -1;
+	p->crc = crc32c(p->crc, data, len);
+	p->length += len;
+	return 0;
+}
+
+static void
+push_end(struct push *p)
+{
+	int e = errno;
+
+	close_fd(&p->fd);
+	queue_unref(p->queue);
+	errno = e;
+}
+
+void
+push_abort(struct push *p)
+{
+	unlinkat(p->queue->tmpfd, p->tmp_name, 0);
+	push_end(p);
+}
+
+/* The queue was deleted while the body came in, and the file in its .tmp with it. The body is
+ * still open: copy it into the queue that bears the name now. */
+static int
+move_to_queue(struct push *p, struct queue *q)
+{
+	struct push old = *p;
+	char buf[8192];
+	ssize_t n = 0;
+
+	if (open_tmp(old.spool, p, q) == -1) {
+		*p = old;
+		return -1;
+	}
+	for (uint64_t at = 0; at < old.length; at += (uint64_t)n) {
+		n = pread(old.fd, buf, sizeof buf, (off_t)(MESSAGE_HEADER_LEN + at));
+		if (n <= 0 ||
+		    write_all(p->fd, buf, (size_t)n, MESSAGE_HEADER_LEN + at) == -1) {
+			if (n == 0)
+				errno = EIO;
+			push_abort(p);
+			*p = old;
+			return -1;
+		}
+	}
+	push_abort(&old);
+	return 0;
+}
+
+/* A message stands at the number that is next: whoever put it there died before it could
+ * count it. Returns 0, or -1 if what stands there is no message or vanished. */
+static int
+adopt(struct queue *q, const char *name)
+{
+	struct stat st;
+
+	state_give(&q->state, state_next(&q->state));
+	if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1 || !S_ISREG(st.st_mode))
+		return -1;
+	q->state.put++;
+	count_in(&q->state, body_bytes(&st));
+	return 0;
+}
+
+/* With the lock of q held: number the message and make it visible. */
+static int
+publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
+{
+	char line[MESSAGE_HEADER_LEN], name[MESSAGE_NAME_LEN + 1];
+	struct message m = {.length = p->length, .flags = flags};
+
+	for (;;) {
+		m.number = state_next(&q->state);
+		if (m.number >= MESSAGE_NUMBER_MAX) {
+			errno = EOVERFLOW;
+			return -1;
+		}
+		if (q != p->queue && move_to_queue(p, q) == -1)
+			return -1;
+		message_name(name, m.number);
+		message_write_header(line, &m, p->crc);
+		if (write_all(p->fd, line, sizeof line, 0) == -1)
+			return -1;
+		/* From here it belongs to nobody, as a waiting message does. No sweeper can see
+		 * it in between: they need the lock. */
+		if (flock(p->fd, LOCK_UN) == -1)
+			return -1;
+		if (os_rename_noreplace(q->tmpfd, p->tmp_name, q->dirfd, name) == 0)
+			break;
+		if (errno != EEXIST)
+			return -1;
+		adopt(q, name);
+	}
+	state_give(&q->state, m.number);
+	q->state.put++;
+	count_in(&q->state, m.length);
+	queue_store(q); /* if that fails, the next process adopts the message */
+	*number = m.number;
+	return 0;
+}
+
+/* With the lock of q held: take a waiting message out of the queue for good. */
+int
+queue_remove(struct queue *q, uint64_t number, uint64_t bytes)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+
+	message_name(name, number);
+	if (unlinkat(q->dirfd, name, 0) == -1)
+		return -1;
+	state_take(&q->state, number);
+	count_out(&q->state, bytes);
+	queue_store(q);
+	return 0;
+}
+
+/* It could not be made durable, so it was not accepted. A consumer may have it already. */
+static void
+withdraw(struct push *p, struct queue *q, uint64_t number)
+{
+	int e = errno;
+
+	if (queue_relock(p->spool, q) == 0) {
+		queue_remove(q, number, p->length);
+		queue_unlock(q);
+	}
+	errno = e;
+}
+
+int
+push_commit(struct push *p, uint32_t flags, uint64_t *number)
+{
+	struct queue *q;
+	uint64_t n = 0;
+	int r;
+
+	if (queue_lock(p->spool, p->queue_name, true, &q) == -1) {
+		int e = errno;
+		push_abort(p);
+		errno = e;
+		return -1;
+	}
+	r = publish(p, q, flags, &n);
+	queue_unlock(q);
+	if (r == -1) {
+		int e = errno;
+		push_abort(p);
+		errno = e;
+		return -1;
+	}
+	if (p->spool->sync != SPOOL_SYNC_NONE && (fsync(p->fd) == -1 || fsync(q->dirfd) == -1)) {
+		withdraw(p, q, n);
+		r = -1;
+	}
+	push_end(p);
+	if (number != NULL)
+		*number = n;
+	return r;
+}
+
+/*
+ * Claim
+ */
+
+int
+claim_check(struct spool *sp, struct claim *c, uint64_t number)
+{
+	char line[MESSAGE_HEADER_LEN];
+	uint64_t at;
+	uint32_t crc, body_crc;
+	struct stat st;
+	ssize_t n = pread(c->fd, sp->buf, sizeof sp->buf, 0);
+
+	if (n < MESSAGE_HEADER_LEN || message_read_header(sp->buf, &c->message, &crc) == -1 ||
+	    c->message.number != number)
+		return -1;
+	memcpy(line, sp->buf, sizeof line);
+	at = (uint64_t)n - MESSAGE_HEADER_LEN;
+	if (at > c->message.length)
+		return -1;
+	body_crc = crc32c(0, sp->buf + MESSAGE_HEADER_LEN, (size_t)at);
+	c->body = NULL;
+	if (n < (ssize_t)sizeof sp->buf && at == c->message.length)
+		c->body = sp->buf + MESSAGE_HEADER_LEN;
+	else if (fstat(c->fd, &st) == -1 || body_bytes(&st) != c->message.length)
+		return -1;
+	for (; at < c->message.length; at += (uint64_t)n) {
+		n = claim_read(c, sp->buf, sizeof sp->buf, at);
+		if (n <= 0)
+			return -1;
+		body_crc = crc32c(body_crc, sp->buf, (size_t)n);
+	}
+	return message_crc(line, body_crc) == crc ? 0 : -1;
+}
+
+/* Not a file of ours: something that cannot be opened for reading as one. */
+static bool
+is_foreign(int error)
+{
+	return error == ELOOP || error == ENXIO || error == EACCES || error == EPERM ||
+	    error == ENODEV;
+}
+
+/* After HOLES_MAX missing numbers in a row: list the directory for the next that is there. */
+static int
+skip_holes(struct queue *q, uint64_t n)
+{
+	struct listing l = {.from = n};
+
+	if (dir_each_number(q->dirfd, list_lowest, &l) == -1)
+		return -1;
+	state_skip(&q->state, n, l.lowest != 0 ? l.lowest : state_next(&q->state));
+	return 0;
+}
+
+/*
+ * With the lock held: find the oldest message, own it and move it into .claim.
+ */
+static enum claim_result
+take_head(struct queue *q, struct claim *c)
+{
+	struct state *s = &q->state;
+	char name[MESSAGE_NAME_LEN + 1];
+	struct stat st;
+	unsigned holes = 0;
+	bool skipped = false;
+	uint64_t n = 0;
+
+	if (queue_claim_dir(q) == -1)
+		return CLAIM_ERROR;
+	for (;; n++) {
+		n = state_candidate(s, n);
+		message_name(name, n);
+		c->message.number = n;
+		c->fd = openat(q->dirfd, name, read_flags);
+		if (c->fd == -1 && errno == ENOENT) {
+			if (n >= state_next(s))
+				break;
+			/* An operator removed it, or two ranges had to be joined. */
+			state_take(s, n);
+			s->stale = true;
+			if (++holes % HOLES_MAX == 0 && skip_holes(q, n + 1) == -1)
+				return CLAIM_ERROR;
+			continue;
+		}
+		if (c->fd == -1 && !is_foreign(errno))
+			return CLAIM_ERROR;
+		if (c->fd == -1 || fstat(c->fd, &st) == -1 || !S_ISREG(st.st_mode)) {
+			close_fd(&c->fd);
+			state_take(s, n);
+			s->stale = true;
+			return queue_set_aside(q, q->dirfd, name) == 0 ? CLAIM_DAMAGED : CLAIM_ERROR;
+		}
+		if (n >= state_next(s))
+			adopt(q, name);
+		int owned = file_own(c->fd);
+		if (owned == 1 && os_rename_noreplace(q->dirfd, name, q->claimfd, name) == 0)
+			break;
+		int e = errno;
+		close_fd(&c->fd);
+		if (owned == 0) {
+			skipped = true; /* a program of the operator's holds a lock on it */
+			continue;
+		}
+		errno = e;
+		if (e == EEXIST && queue_set_aside(q, q->dirfd, name) == 0) {
+			state_take(s, n); /* the number is claimed already: a copy made by hand */
+			s->stale = true;
+			return CLAIM_DAMAGED;
+		}
+		if (e != ENOENT)
+			return CLAIM_ERROR;
+		s->stale = true; /* removed by hand in this moment */
+	}
+	if (c->fd == -1) {
+		if (!skipped) {
+			s->waiting = s->bytes = 0;
+			s->stale = false;
+		}
+		return CLAIM_EMPTY;
+	}
+	state_take(s, n);
+	count_out(s, body_bytes(&st));
+	return CLAIM_GOT;
+}
+
+/* A claimed message failed its check: out of the way, but never silently gone. */
+static enum claim_result
+claim_set_aside(struct spool *sp, struct claim *c, uint64_t number)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+	int r;
+
+	message_name(name, number);
+	if (queue_relock(sp, c->queue) == -1) {
+		close_fd(&c->fd); /* an orphan now: it comes back, and fails its check again */
+		return CLAIM_ERROR;
+	}
+	r = queue_set_aside(c->queue, c->queue->claimfd, name);
+	queue_store(c->queue);
+	close_fd(&c->fd);
+	queue_unlock(c->queue);
+	c->message.number = number;
+	return r == 0 ? CLAIM_DAMAGED : CLAIM_ERROR;
+}
+
+bool
+queue_sweep_is_due(const struct state *s)
+{
+	uint64_t now = os_monotonic_ms();
+
+	return now < s->swept || now - s->swept >= SWEEP_MS;
+}
+
+enum claim_result
+spool_claim(struct spool *sp, const char *queue, struct claim *c)
+{
+	struct queue *q;
+	enum claim_result result;
+	int r = queue_lock(sp, queue, false, &q);
+
+	if (r != 1)
+		return r == 0 ? CLAIM_EMPTY : CLAIM_ERROR;
+	*c = (struct claim){.queue = q, .fd = -1};
+	if (queue_sweep_is_due(&q->state))
+		queue_sweep(q, true);
+	result = take_head(q, c);
+	queue_store(q); /* if that fails, the next process finds a hole */
+	queue_unlock(q);
+	if (result != CLAIM_GOT)
+		return result;
+	q->refs++;
+	uint64_t number = c->message.number;
+	if (claim_check(sp, c, number) == 0)
+		return CLAIM_GOT;
+	result = claim_set_aside(sp, c, number);
+	queue_unref(q);
+	return result;
+}
+
+ssize_t
+claim_read(const struct claim *c, void *buf, size_t len, uint64_t offset)
+{
+	uint64_t left = c->message.length - offset;
+
+	return pread(c->fd, buf, left < len ? (size_t)left : len,
+	    (off_t)(MESSAGE_HEADER_LEN + offset));
+}
+
+static int
+sync_queue(struct queue *q)
+{
+	return fsync(q->dirfd) == -1 || fsync(q->claimfd) == -1 ? -1 : 0;
+}
+
+int
+claims_finish(struct spool *sp, struct claim *claims, size_t n)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+	int r = 0, e = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		message_name(name, claims[i].message.number);
+		/* ENOENT: the queue was deleted meanwhile. */
+		if (unlinkat(claims[i].queue->claimfd, name, 0) == -1 && errno != ENOENT) {
+			r = -1;
+			e = errno;
+		}
+		close_fd(&claims[i].fd);
+	}
+	for (size_t i = 0; i < n; i++) {
+		bool last_of_queue = true;
+		for (size_t j = i + 1; j < n; j++)
+			if (claims[j].queue == claims[i].queue)
+				last_of_queue = false;
+		if (sp->sync == SPOOL_SYNC_FULL && last_of_queue &&
+		    sync_queue(claims[i].queue) == -1) {
+			r = -1;
+			e = errno;
+		}
+	}
+	for (size_t i = 0; i < n; i++)
+		queue_unref(claims[i].queue);
+	errno = e;
+	return r;
+}
+
+int
+claim_release(struct spool *sp, struct claim *c)
+{
+	int r = queue_relock(sp, c->queue);
+
+	if (r == 0) {
+		r = put_back(c->queue, c->message.number, c->message.length);
+		close_fd(&c->fd); /* nobody's, before anybody can look for it */
+		queue_unlock(c->queue);
+	}
+	int e = errno;
+	close_fd(&c->fd);
+	queue_unref(c->queue);
+	errno = e;
+	return r;
+}

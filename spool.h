@@ -1,0 +1,137 @@
+/* spool.h: queues and their messages, kept as files below one directory. */
+#ifndef MQ_SPOOL_H
+#define MQ_SPOOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "message.h"
+#include "queue_name.h"
+
+/* What an acknowledged push, and a delivered message, survive. mqspool(5) has the table. */
+enum spool_sync {
+	SPOOL_SYNC_FULL, /* both: power loss */
+	SPOOL_SYNC_PUSH, /* a push: power loss; a delivery: kill -9 */
+	SPOOL_SYNC_NONE, /* both: kill -9 */
+};
+
+struct spool;
+struct queue;
+
+/*
+ * Every function below that takes a queue's name takes it encoded (queue_name_encode). Those that
+ * return int return -1 with errno for an error of the system: ENOSPC, EROFS, EACCES, ...
+ */
+
+/*
+ * Make a handle on the spool in directory `dir`, which must outlive it. Nothing is opened
+ * yet: a spool that is missing shows at the first use, and a later use tries again.
+ * Returns NULL with errno if there is no memory.
+ */
+struct spool *spool_new(const char *dir, enum spool_sync sync);
+void spool_free(struct spool *sp);
+
+/* The spool's directory, for those who keep files of their own in it; -1 with errno. */
+int spool_dirfd(struct spool *sp);
+
+/* A message on its way in. To be treated as opaque. */
+struct push {
+	struct spool *spool;
+	struct queue *queue;
+	char queue_name[QUEUE_NAME_MAX + 1];
+	int fd;
+	char tmp_name[24];
+	uint64_t length;
+	uint32_t crc;
+};
+
+/*
+ * Begin a message for a queue, which is made if it is missing; append to its body; publish it.
+ * push_begin: 0, or -1 and there is nothing to end. push_write: 0 or -1. push_commit: 0 once
+ * the message is in the queue and as durable as the spool's sync says, or -1; it ends the push
+ * in both cases and sets *number (unless NULL). push_abort ends it with nothing stored.
+ */
+int push_begin(struct push *p, struct spool *sp, const char *queue);
+int push_write(struct push *p, const void *data, size_t len);
+int push_commit(struct push *p, uint32_t flags, uint64_t *number);
+void push_abort(struct push *p);
+
+/* A message on its way out, owned by this process. */
+struct claim {
+	struct message message;
+	const char *body;   /* all of it, valid until the next call; NULL if it is too large */
+	struct queue *queue; /* the rest is private */
+	int fd;
+};
+
+enum claim_result {
+	CLAIM_ERROR = -1,
+	CLAIM_EMPTY,   /* no message waits, or there is no such queue */
+	CLAIM_GOT,     /* *c is yours; end it with claims_finish or claim_release */
+	CLAIM_DAMAGED, /* c->message.number was not fit to be sent and is in .bad now; call again */
+};
+
+/* Take the oldest message of a queue out of it. */
+enum claim_result spool_claim(struct spool *sp, const char *queue, struct claim *c);
+
+/* Read up to `len` bytes of the body from `offset`. As pread(2). */
+ssize_t claim_read(const struct claim *c, void *buf, size_t len, uint64_t offset);
+
+/* The messages were delivered: remove them. Returns 0; -1 if one could not be removed, which
+ * then comes again. All claims are ended in both cases. */
+int claims_finish(struct spool *sp, struct claim *claims, size_t n);
+
+/* It was not delivered: back to its old place. Ends the claim; returns 0, or -1 and then it
+ * comes back as an orphan does. */
+int claim_release(struct spool *sp, struct claim *c);
+
+/* Drop a queue with all in it. Returns 1, 0 if there is none, or -1. The files wait in .trash
+ * for spool_empty_trash, which may take long and needs no lock. */
+int spool_delete(struct spool *sp, const char *queue);
+void spool_empty_trash(struct spool *sp);
+
+/* The encoded names of all queues, sorted; a NULL ends them. NULL with errno on error. */
+char **spool_list(struct spool *sp);
+void spool_list_free(char **names);
+
+struct queue_stat {
+	uint64_t waiting;   /* messages */
+	uint64_t in_flight; /* messages claimed now */
+	uint64_t put;	    /* messages that ever came in */
+	uint64_t taken;	    /* messages that ever went out, on whatever way */
+	uint64_t bytes;	    /* of body, in the waiting ones */
+	uint64_t bad;	    /* files ever moved to .bad */
+	int64_t oldest;	    /* when the head came in, seconds since 1970; 0 if none waits */
+};
+
+/* How a queue stands. Orphans are put back first. Returns 1, 0 if there is none, or -1. */
+int spool_stat(struct spool *sp, const char *queue, struct queue_stat *st);
+
+/* Put the messages back whose owners have died, in all queues. Returns how many. */
+uint64_t spool_sweep(struct spool *sp);
+
+/* The `max` lowest numbers that wait, in order, into `numbers`. Returns how many, or -1. */
+ssize_t spool_first(struct spool *sp, const char *queue, uint64_t *numbers, size_t max);
+
+/* Open a waiting message to read it, without taking it; end with look_end.
+ * As spool_claim, but what is damaged stays where it is. */
+enum claim_result spool_look(struct spool *sp, const char *queue, uint64_t number,
+    struct claim *c);
+void look_end(struct claim *c);
+
+/* Remove one waiting message. Returns 1, 0 if it does not wait, or -1. */
+int spool_remove(struct spool *sp, const char *queue, uint64_t number);
+
+/* What spool_check found: `what` is one word, `path` is relative to the spool. */
+typedef void spool_report(const char *what, const char *path, const char *detail);
+
+/*
+ * Read everything in the spool and report what is not as it should be. With `repair`, put
+ * orphans back, move damaged messages to .bad, remove what dead processes left in .tmp and
+ * .trash, and count anew. Returns the number of reports, or -1.
+ */
+int64_t spool_check(struct spool *sp, bool repair, spool_report *report);
+
+#endif

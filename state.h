@@ -1,0 +1,65 @@
+/* state.h: what `.state` of a queue says, and which numbers may still hold a message. */
+#ifndef MQ_STATE_H
+#define MQ_STATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define STATE_BOOT_LEN 36 /* a boot id is a UUID */
+#define STATE_LEN 511	  /* bytes of the file, always: within one sector */
+#define STATE_RANGES 8
+
+/* Numbers from <= n < to. */
+struct range {
+	uint64_t from, to;
+};
+
+struct state {
+	char boot[STATE_BOOT_LEN]; /* of the kernel under which this was written */
+	uint64_t put;		   /* messages that ever came in */
+	uint64_t waiting;	   /* messages that wait */
+	uint64_t bytes;		   /* of body in them */
+	uint64_t bad;		   /* files ever moved to .bad */
+	uint64_t swept;		   /* CLOCK_MONOTONIC, ms: the last look for orphans */
+	bool stale;		   /* waiting and bytes are to be counted anew */
+	/*
+	 * Where messages may wait, in order; outside of these there are none. The last is the
+	 * queue proper, [head, next): its end is the number of the next push. Those before it
+	 * hold what came back after the head had passed it. There is always at least one.
+	 */
+	unsigned nranges;
+	struct range ranges[STATE_RANGES];
+};
+
+/* A queue that never held anything. */
+void state_init(struct state *s, const char *boot);
+
+/* Write `s` as STATE_LEN bytes of text at `buf`, without a NUL. */
+void state_write(char *buf, const struct state *s);
+
+/* Read the text back. Returns 0, or -1 if it is not as state_write writes it. */
+int state_read(const char *buf, size_t len, struct state *s);
+
+/* The queue proper, and the number that the next push gets. */
+struct range *state_main(struct state *s);
+uint64_t state_next(const struct state *s);
+
+/* May number n wait, by what the ranges say? */
+bool state_has(const struct state *s, uint64_t n);
+
+/* Number n waits again: make a range cover it. With all ranges in use the two that are
+ * nearest to each other become one, which costs a few look-ups, never a message. */
+void state_give(struct state *s, uint64_t n);
+
+/* Number n does not wait any more: no range covers it afterwards, unless it lies in the middle
+ * of one and all ranges are in use. */
+void state_take(struct state *s, uint64_t n);
+
+/* No message waits at from <= n < to: every range that begins there begins at `to`. */
+void state_skip(struct state *s, uint64_t from, uint64_t to);
+
+/* The lowest number from n on at which a message may wait; state_next() if there is none. */
+uint64_t state_candidate(const struct state *s, uint64_t n);
+
+#endif

@@ -1,0 +1,185 @@
+/*
+ * stats.c: counters shared by all processes of a spool, and who is connected.
+ *
+ * `.stats` in the spool is an array of 64-bit numbers that every process maps and adds to
+ * atomically: no lock, no system call, nothing to flush when a process is killed. `.clients` is
+ * an empty file in which each process that serves a connection holds a lock on the byte at its
+ * process id; the kernel drops it when the process ends, however it ends.
+ *
+ * Both are for people to look at. Nothing that a message depends on is kept here: where the
+ * file cannot be mapped, or its page cannot be written when it is touched (the disk is full
+ * and the file system copies on write), the process counts in memory of its own.
+ */
+#include "stats.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "counters are shared between processes");
+
+struct shared {
+	_Atomic uint64_t created; /* seconds since 1970 */
+	_Atomic uint64_t counters[STATS_COUNTERS];
+};
+
+#define PAGE 4096 /* of the file; a multiple of what is mapped and less than any real page */
+#define PID_RANGE 0x800000 /* above every process id: the second choice is a range further */
+
+static struct shared own;
+static struct shared *shared = &own;
+static void *volatile mapped; /* what a failing page lies in */
+static int clients_fd = -1;
+static off_t client_byte = -1;
+
+/* The page behind the counters is gone: go on with a private one. */
+static void
+on_bus_error(int sig)
+{
+	if (mapped == NULL || mmap(mapped, sizeof *shared, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) {
+		signal(sig, SIG_DFL); /* not ours: die of it when the instruction is run again */
+		return;
+	}
+	mapped = NULL;
+}
+
+/* Give a new file its page, once. */
+static int
+fill(int fd)
+{
+	static const char zeros[PAGE];
+	struct stat st;
+	ssize_t n = PAGE;
+
+	if (fstat(fd, &st) == -1)
+		return -1;
+	if (st.st_size >= PAGE)
+		return 0;
+	if (flock(fd, LOCK_EX) == -1 || fstat(fd, &st) == -1)
+		return -1;
+	if (st.st_size < PAGE)
+		n = pwrite(fd, zeros, PAGE, 0);
+	flock(fd, LOCK_UN);
+	return n == PAGE ? 0 : -1;
+}
+
+static struct shared *
+map_counters(int dirfd)
+{
+	void *p = MAP_FAILED;
+	int fd = openat(dirfd, ".stats", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+
+	if (fd == -1)
+		return NULL;
+	if (fill(fd) == 0)
+		p = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	int e = errno;
+	close(fd);
+	errno = e;
+	return p == MAP_FAILED ? NULL : p;
+}
+
+int
+stats_open(int dirfd)
+{
+	uint64_t none = 0;
+	struct shared *p;
+
+	if (clients_fd == -1)
+		clients_fd = openat(dirfd, ".clients",
+		    O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+	if (shared != &own)
+		return 0;
+	p = map_counters(dirfd);
+	if (p == NULL || clients_fd == -1)
+		return -1;
+	mapped = p;
+	signal(SIGBUS, on_bus_error);
+	shared = p;
+	atomic_compare_exchange_strong(&shared->created, &none, (uint64_t)time(NULL));
+	for (int i = 0; i < STATS_COUNTERS; i++)
+		atomic_fetch_add(&shared->counters[i], own.counters[i]);
+	return 0;
+}
+
+void
+stats_add(enum stats_counter counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(&shared->counters[counter], n, memory_order_relaxed);
+}
+
+uint64_t
+stats_get(enum stats_counter counter)
+{
+	return atomic_load_explicit(&shared->counters[counter], memory_order_relaxed);
+}
+
+void
+stats_reset(void)
+{
+	for (int i = 0; i < STATS_COUNTERS; i++)
+		atomic_store(&shared->counters[i], 0);
+}
+
+uint64_t
+stats_uptime(void)
+{
+	uint64_t created = atomic_load(&shared->created), now = (uint64_t)time(NULL);
+
+	return created == 0 || now < created ? 0 : now - created;
+}
+
+static int
+lock_byte(int command, struct flock *l, short type, off_t from, off_t len)
+{
+	*l = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = from, .l_len = len};
+	return fcntl(clients_fd, command, l);
+}
+
+void
+stats_enter(void)
+{
+	struct flock l;
+
+	/* Another process with the same id in another pid namespace may hold the byte. */
+	for (off_t byte = getpid(); client_byte == -1 && byte < 64 * (off_t)PID_RANGE;
+	     byte += PID_RANGE) {
+		if (lock_byte(F_SETLK, &l, F_WRLCK, byte, 1) == 0)
+			client_byte = byte;
+		else if (errno != EACCES && errno != EAGAIN)
+			return;
+	}
+}
+
+void
+stats_leave(void)
+{
+	struct flock l;
+
+	if (client_byte != -1)
+		lock_byte(F_SETLK, &l, F_UNLCK, client_byte, 1);
+	client_byte = -1;
+}
+
+uint64_t
+stats_connections(void)
+{
+	struct flock l;
+	uint64_t n = client_byte != -1; /* F_GETLK does not tell of one's own */
+
+	for (off_t from = 0; lock_byte(F_GETLK, &l, F_WRLCK, from, 0) == 0 && l.l_type != F_UNLCK;) {
+		/* Neighbours of one process would be one lock; a process has one byte only. */
+		n++;
+		from = l.l_start + l.l_len;
+	}
+	return n;
+}

@@ -1,0 +1,73 @@
+# What every test file loads: the binaries under test, a spool and a port of the test's own,
+# waiting on conditions, and stopping exactly the processes that the test started.
+
+TOP=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
+export MQD=${MQD:-$TOP/mqd}
+export MQCTL=${MQCTL:-$TOP/mqctl}
+export PYTHONDONTWRITEBYTECODE=1
+PYTHON=/usr/bin/python3
+
+# A spool below the test's own temporary folder, which bats removes.
+export SPOOL=$BATS_TEST_TMPDIR/spool
+
+# free_port: a loopback port that nobody listens on now.
+free_port() {
+	"$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# wait_for CMD...: until CMD succeeds; fails after ten seconds.
+wait_for() {
+	local end=$((SECONDS + 10))
+	until "$@" >/dev/null 2>&1; do
+		if ((SECONDS > end)); then
+			echo "gave up waiting for: $*" >&2
+			return 1
+		fi
+		read -rt 0.02 <> <(:) || :
+	done
+}
+
+# listening PORT: does somebody accept on that loopback port?
+listening() {
+	(exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+# gone PID: has the process ended (a zombie counts)?
+gone() {
+	! kill -0 "$1" 2>/dev/null || [[ $(ps -o stat= -p "$1") == Z* ]]
+}
+
+# start_mqd [option...]: mqd listening on its own port; sets PORT and MQD_PID.
+start_mqd() {
+	local user=()
+	[[ $EUID -eq 0 ]] && user=(-u root)
+	mkdir -p "$SPOOL"
+	PORT=$(free_port)
+	"$MQD" -H "$SPOOL" -p "$PORT" -l 127.0.0.1 "${user[@]}" "$@" 2>>"$BATS_TEST_TMPDIR/log" 3>&- &
+	MQD_PID=$!
+	wait_for listening "$PORT"
+}
+
+# stop_mqd: ends what start_mqd started; to be called from teardown.
+stop_mqd() {
+	[[ -n ${MQD_PID:-} ]] || return 0
+	kill "$MQD_PID" 2>/dev/null || :
+	wait "$MQD_PID" 2>/dev/null || :
+	MQD_PID=
+}
+
+# talk [option...] < script: a dialogue (see tests/transcript) with mqd on standard input.
+talk() {
+	mkdir -p "$SPOOL"
+	"$BATS_TEST_DIRNAME/transcript" exec "$MQD" -H "$SPOOL" "$@"
+}
+
+# talk_tcp < script: a dialogue with the mqd that start_mqd started.
+talk_tcp() {
+	"$BATS_TEST_DIRNAME/transcript" tcp 127.0.0.1 "$PORT"
+}
+
+# count_messages QUEUE: how many messages wait, as `ls` shows them.
+count_messages() {
+	ls "$SPOOL/$1" | wc -l
+}
