@@ -13,6 +13,7 @@ SBINDIR ?= $(PREFIX)/sbin
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+DOCDIR ?= $(PREFIX)/share/doc/mqd
 
 ifeq ($(origin CC),default)
 CC := $(if $(SAN),cc,$(shell command -v musl-gcc || echo cc))
@@ -43,7 +44,7 @@ MQCTL := mqctl.o $(COMMON)
 ifeq ($(VARIANT),default)
 all: mqd mqctl
 mqd mqctl: %: $B/%
-	cp $< $@
+	cp $< $@.new && mv -f $@.new $@ # a running one keeps its file
 else
 all: $B/mqd $B/mqctl
 endif
@@ -56,6 +57,90 @@ $B/%.o: %.c Makefile | $B
 	$(CC) $(MQ_CPPFLAGS) $(MQ_CFLAGS) -MMD -MP -c -o $@ $<
 $B:
 	mkdir -p $@
+# For bench/ and the tests, on Linux alone.
+build/load: bench/load.c | $B
+	$(CC) -D_GNU_SOURCE -std=c11 $(WARN) -O2 -g -o $@ $<
 -include $(wildcard $B/*.d)
 
+# The queue on loopback, for a first try; ends with ^C.
+run: all
+	@mkdir -p -m 700 spool
+	@echo "mqd listens on 127.0.0.1:22201, its spool is ./spool. In another terminal:"
+	@echo
+	@echo "    telnet 127.0.0.1 22201       (or nc -C, which sends CRLF)"
+	@echo "    set q4 0 0 5"
+	@echo "    hello"
+	@echo "    get q4"
+	@echo
+	@echo "and ./mqctl -H spool ls, or ls and cat on ./spool/q4. Stop it with ^C."
+	@exec ./mqd -v -H spool -l 127.0.0.1 -p 22201 -u "$$(id -u)"
+
+# What the tests need, all of them, and the summary line. TESTS=file... runs only these.
+test: all
+	tests/run $(TESTS)
+
+# Sources only: format, warnings as errors, and two static analysers.
+SOURCES := $(wildcard *.c *.h bench/*.c bench/*.h)
+check:
+	tests/install-deps lint
+	clang-format --dry-run --Werror $(SOURCES)
+	$(MAKE) --no-print-directory lint-build
+	clang-tidy --quiet --warnings-as-errors='*' $(wildcard *.c) -- -std=c11 $(MQ_CPPFLAGS)
+	cppcheck --quiet --std=c11 --enable=warning,performance,portability \
+	    --inline-suppr --error-exitcode=1 -D_GNU_SOURCE -DATOMIC_LLONG_LOCK_FREE=2 $(wildcard *.c)
+	mandoc -Tlint -W warning man/*.[0-9]
+
+# Both compilers, both ways, no warning.
+lint-build:
+	for cc in gcc clang; do for opt in "" -DMQ_PORTABLE; do for f in *.c; do \
+	    $$cc $(MQ_CPPFLAGS) $$opt -std=c11 $(WARN) -Werror -O2 -c -o /dev/null $$f || exit 1; \
+	done; done; done
+
+bench: all
+	bench/memory
+	bench/kill
+
+soak: all
+	bench/churn
+
+install: all
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \
+	    $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man8 \
+	    $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d \
+	    $(DESTDIR)$(DOCDIR)
+	install -m 755 $B/mqd $(DESTDIR)$(SBINDIR)/mqd
+	install -m 755 $B/mqctl $(DESTDIR)$(BINDIR)/mqctl
+	install -m 644 man/mqctl.1 $(DESTDIR)$(MANDIR)/man1/
+	install -m 644 man/mqspool.5 $(DESTDIR)$(MANDIR)/man5/
+	install -m 644 man/mqd.8 $(DESTDIR)$(MANDIR)/man8/
+	for f in mqd.socket mqd@.service; do \
+	    sed 's,/usr/local/sbin,$(SBINDIR),' etc/$$f > $(DESTDIR)$(UNITDIR)/$$f; done
+	install -m 644 etc/mqd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/mqd.conf
+	install -m 644 etc/mqd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mqd.conf
+	install -m 644 etc/mqd.xinetd etc/tcpserver-run README.md $(DESTDIR)$(DOCDIR)/
+
+# The spool stays: it holds messages.
+uninstall:
+	rm -f $(DESTDIR)$(SBINDIR)/mqd $(DESTDIR)$(BINDIR)/mqctl
+	rm -f $(DESTDIR)$(MANDIR)/man1/mqctl.1 $(DESTDIR)$(MANDIR)/man5/mqspool.5
+	rm -f $(DESTDIR)$(MANDIR)/man8/mqd.8
+	rm -f $(DESTDIR)$(UNITDIR)/mqd.socket $(DESTDIR)$(UNITDIR)/mqd@.service
+	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/mqd.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mqd.conf
+	rm -rf $(DESTDIR)$(DOCDIR)
+
+clean:
+	rm -rf build mqd mqctl
+
+help:
+	@echo "make            build mqd and mqctl"
+	@echo "make run        serve on 127.0.0.1:22201 with the spool in ./spool"
+	@echo "make test       all tests; installs what they need (Debian, root)"
+	@echo "make check      format, warnings, clang-tidy, cppcheck, manual pages"
+	@echo "make bench      measurements, a few minutes"
+	@echo "make soak       the long ones"
+	@echo "make install    to PREFIX (/usr/local) below DESTDIR; make uninstall removes it"
+	@echo "make clean      remove what was built"
+	@echo "SAN=1           with sanitizers      PORTABLE=1   without Linux-only calls"
+
 .DEFAULT_GOAL := all
+.PHONY: all run test check lint-build bench soak install uninstall clean help

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,7 +103,7 @@ spool_list(struct spool *sp)
 		names[n] = NULL;
 		while ((errno = 0, e = readdir(dir)) != NULL &&
 		    (queue_name_decode(e->d_name, name) == -1 || e->d_type == DT_REG ||
-			e->d_type == DT_LNK))
+			e->d_type == DT_LNK || strcmp(e->d_name, "lost+found") == 0))
 			;
 		if (e == NULL && errno != 0)
 			goto fail;
@@ -139,7 +140,7 @@ count_number(void *arg, int dirfd, uint64_t number, const char *name)
 
 /* With the lock held: waiting and bytes from a listing. */
 static int
-queue_recount(struct queue *q)
+recount(struct queue *q)
 {
 	struct listing l = {0};
 
@@ -166,7 +167,7 @@ spool_stat(struct spool *sp, const char *queue, struct queue_stat *qs)
 	if (queue_sweep_is_due(s))
 		queue_sweep(q, true);
 	if (s->stale && s->waiting <= RECOUNT_MAX)
-		queue_recount(q);
+		recount(q);
 	queue_store(q);
 	*qs = (struct queue_stat){.waiting = s->waiting,
 	    .put = s->put,
@@ -198,4 +199,385 @@ spool_sweep(struct spool *sp)
 	}
 	spool_list_free(names);
 	return returned;
+}
+
+struct lowest {
+	uint64_t *numbers;
+	size_t n, max;
+};
+
+/* Keep the lowest numbers seen so far, in order. */
+static int
+keep_lowest(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct lowest *l = arg;
+	size_t at;
+
+	(void)dirfd, (void)name;
+	if (l->n == l->max && number > l->numbers[l->n - 1])
+		return 0;
+	if (l->n < l->max)
+		l->n++;
+	for (at = l->n - 1; at > 0 && l->numbers[at - 1] > number; at--)
+		l->numbers[at] = l->numbers[at - 1];
+	l->numbers[at] = number;
+	return 0;
+}
+
+/* A use of a queue that needs its directory, not its lock. As queue_lock; ends with
+ * queue_unref. */
+static int
+use_queue(struct spool *sp, const char *queue, struct queue **qp)
+{
+	int r = queue_lock(sp, queue, false, qp);
+
+	if (r == 1) {
+		queue_unlock(*qp);
+		(*qp)->refs++;
+	}
+	return r;
+}
+
+ssize_t
+spool_first(struct spool *sp, const char *queue, uint64_t *numbers, size_t max)
+{
+	struct lowest l = {.numbers = numbers, .max = max};
+	struct queue *q;
+	int r = use_queue(sp, queue, &q);
+
+	if (r != 1 || max == 0)
+		return r == -1 ? -1 : 0;
+	r = dir_each_number(q->dirfd, keep_lowest, &l);
+	queue_unref(q);
+	return r == -1 ? -1 : (ssize_t)l.n;
+}
+
+enum claim_result
+spool_look(struct spool *sp, const char *queue, uint64_t number, struct claim *c)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+	int r = use_queue(sp, queue, &c->queue);
+
+	if (r != 1)
+		return r == 0 ? CLAIM_EMPTY : CLAIM_ERROR;
+	message_name(name, number);
+	c->fd = openat(c->queue->dirfd, name, read_flags);
+	if (c->fd == -1) {
+		int e = errno;
+		queue_unref(c->queue);
+		errno = e;
+		return e == ENOENT ? CLAIM_EMPTY : CLAIM_ERROR;
+	}
+	if (claim_check(sp, c, number) == 0)
+		return CLAIM_GOT;
+	look_end(c);
+	return CLAIM_DAMAGED;
+}
+
+void
+look_end(struct claim *c)
+{
+	close_fd(&c->fd);
+	queue_unref(c->queue);
+}
+
+/* With the lock held: remove a waiting message. 1, 0 if there is none, -1. */
+static int
+remove_number(struct queue *q, uint64_t number)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+	struct stat st;
+
+	message_name(name, number);
+	if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1)
+		return errno == ENOENT ? 0 : -1;
+	return queue_remove(q, number, body_bytes(&st)) == 0 ? 1 : -1;
+}
+
+int
+spool_remove(struct spool *sp, const char *queue, uint64_t number)
+{
+	struct queue *q;
+	int r = queue_lock(sp, queue, false, &q);
+
+	if (r == 1) {
+		r = remove_number(q, number);
+		queue_unlock(q);
+	}
+	return r;
+}
+
+struct flusher {
+	struct spool *spool;
+	const char *queue;
+	uint64_t below, removed;
+};
+
+static int
+flush_number(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct flusher *f = arg;
+
+	(void)dirfd, (void)name;
+	if (number >= f->below)
+		return 0;
+	int r = spool_remove(f->spool, f->queue, number);
+	f->removed += r == 1;
+	return r == -1 ? -1 : 0;
+}
+
+int64_t
+spool_flush(struct spool *sp, const char *queue)
+{
+	struct flusher f = {.spool = sp, .queue = queue};
+	struct queue *q;
+	int r = queue_lock(sp, queue, false, &q);
+
+	if (r != 1)
+		return r;
+	f.below = state_next(&q->state);
+	q->refs++;
+	queue_unlock(q);
+	r = dir_each_number(q->dirfd, flush_number, &f);
+	if (r == 0 && sp->sync == SPOOL_SYNC_FULL)
+		r = fsync(q->dirfd);
+	queue_unref(q);
+	return r == -1 ? -1 : (int64_t)f.removed;
+}
+
+/*
+ * Check
+ */
+
+struct checker {
+	struct spool *spool;
+	struct queue *queue;
+	const char *queue_name;
+	bool repair;
+	spool_report *report;
+	int64_t found;
+};
+
+__attribute__((format(printf, 4, 5))) static void
+found(struct checker *ck, const char *what, const char *detail, const char *format, ...)
+{
+	char path[3 * QUEUE_NAME_MAX];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(path, sizeof path, format, args);
+	va_end(args);
+	ck->found++;
+	ck->report(what, path, detail);
+}
+
+/* With the lock held: a message that is no message. */
+static void
+check_set_aside(struct checker *ck, const char *name)
+{
+	struct queue *q;
+
+	if (queue_lock(ck->spool, ck->queue_name, false, &q) != 1)
+		return;
+	if (queue_set_aside(q, q->dirfd, name) == 0) {
+		q->state.stale = true;
+		queue_store(q);
+	}
+	queue_unlock(q);
+}
+
+static int
+check_number(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct checker *ck = arg;
+	struct claim c = {.fd = openat(dirfd, name, read_flags)};
+	struct stat st;
+	const char *what = NULL, *detail = "";
+
+	if (c.fd == -1 && errno == ENOENT)
+		return 0; /* taken meanwhile */
+	if (c.fd == -1)
+		what = "foreign", detail = strerror(errno);
+	else if (fstat(c.fd, &st) == -1 || !S_ISREG(st.st_mode))
+		what = "foreign", detail = "not a regular file";
+	else if (claim_check(ck->spool, &c, number) == -1)
+		what = "damaged", detail = "header, length or checksum is wrong";
+	close_fd(&c.fd);
+	if (what == NULL)
+		return 0;
+	found(ck, what, detail, "%s/%s", ck->queue_name, name);
+	if (ck->repair)
+		check_set_aside(ck, name);
+	return 0;
+}
+
+/* Call `visit` for each entry of a subdirectory, "." and ".." apart. */
+static void
+each_entry(struct checker *ck, int parent, const char *subdir,
+    void (*visit)(struct checker *ck, int fd, const char *subdir, struct dirent *e))
+{
+	struct dirent *e;
+	int fd = openat(parent, subdir, dir_flags);
+	DIR *dir = fd == -1 ? NULL : fdopendir(fd);
+
+	if (dir == NULL) {
+		if (errno != ENOENT)
+			found(ck, "unreadable", strerror(errno), "%s/%s", ck->queue_name, subdir);
+		close_fd(&fd);
+		return;
+	}
+	while ((e = readdir(dir)) != NULL)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			visit(ck, fd, subdir, e);
+	closedir(dir);
+}
+
+/* A file in .claim or .tmp: whose? */
+static void
+check_owned(struct checker *ck, int fd, const char *subdir, struct dirent *e)
+{
+	bool claim = strcmp(subdir, ".claim") == 0;
+	int file = openat(fd, e->d_name, read_flags);
+
+	if (file == -1 && errno == ENOENT)
+		return;
+	if (file == -1)
+		found(ck, "foreign", strerror(errno), "%s/%s/%s", ck->queue_name, subdir, e->d_name);
+	else if (file_own(file) == 1)
+		found(ck, claim ? "orphan" : "leftover", "its owner has died", "%s/%s/%s",
+		    ck->queue_name, subdir, e->d_name);
+	close_fd(&file);
+}
+
+static void
+check_bad(struct checker *ck, int fd, const char *subdir, struct dirent *e)
+{
+	(void)fd;
+	found(ck, "bad", "moved aside earlier; look at it and remove it", "%s/%s/%s",
+	    ck->queue_name, subdir, e->d_name);
+}
+
+static void
+check_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
+{
+	static const char *const known[] = {".state", ".claim", ".tmp", ".bad", ".config", NULL};
+	uint64_t number;
+
+	(void)fd, (void)subdir;
+	for (int i = 0; known[i] != NULL; i++)
+		if (strcmp(e->d_name, known[i]) == 0)
+			return;
+	if (message_name_parse(e->d_name, &number) == -1)
+		found(ck, "foreign", "not named like a message; left alone", "%s/%s", ck->queue_name,
+		    e->d_name);
+}
+
+/* Messages that no range covers would never be found. */
+static int
+check_range(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct checker *ck = arg;
+
+	(void)dirfd;
+	if (state_has(&ck->queue->state, number))
+		return 0;
+	found(ck, "stranded", "outside of what .state knows", "%s/%s", ck->queue_name, name);
+	if (ck->repair) {
+		state_give(&ck->queue->state, number);
+		ck->queue->state.stale = true;
+	}
+	return 0;
+}
+
+/* The state against a listing, both under the lock. */
+static void
+check_state(struct checker *ck)
+{
+	struct listing l = {0};
+	struct queue *q;
+	char detail[128];
+
+	if (queue_lock(ck->spool, ck->queue_name, false, &q) != 1)
+		return;
+	ck->queue = q;
+	dir_each_number(q->dirfd, check_range, ck);
+	if (dir_each_number(q->dirfd, list_number, &l) == 0 &&
+	    (l.waiting != q->state.waiting || l.bytes != q->state.bytes)) {
+		snprintf(detail, sizeof detail,
+		    "%llu messages, %llu bytes, where there are %llu and %llu",
+		    (unsigned long long)q->state.waiting, (unsigned long long)q->state.bytes,
+		    (unsigned long long)l.waiting, (unsigned long long)l.bytes);
+		found(ck, "miscounted", detail, "%s/.state", ck->queue_name);
+	}
+	if (ck->repair) {
+		queue_sweep(q, true);
+		recount(q);
+		queue_store(q);
+	}
+	queue_unlock(q);
+}
+
+static void
+check_queue(struct checker *ck)
+{
+	struct queue *q;
+	int r = use_queue(ck->spool, ck->queue_name, &q);
+
+	if (r == -1)
+		found(ck, "unreadable", strerror(errno), "%s", ck->queue_name);
+	if (r != 1)
+		return;
+	each_entry(ck, q->dirfd, ".", check_entry);
+	dir_each_number(q->dirfd, check_number, ck);
+	each_entry(ck, q->dirfd, ".claim", check_owned);
+	each_entry(ck, q->dirfd, ".tmp", check_owned);
+	each_entry(ck, q->dirfd, ".bad", check_bad);
+	check_state(ck);
+	queue_unref(q);
+}
+
+static void
+check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
+{
+	static const char *const known[] = {".stats", ".clients", ".config", "lost+found", NULL};
+	char name[QUEUE_NAME_MAX + 1];
+	struct stat st;
+
+	(void)subdir;
+	for (int i = 0; known[i] != NULL; i++)
+		if (strcmp(e->d_name, known[i]) == 0)
+			return;
+	if (strcmp(e->d_name, ".trash") == 0)
+		return;
+	if (queue_name_decode(e->d_name, name) == -1)
+		found(ck, "foreign", "no queue has this name; left alone", "%s", e->d_name);
+	else if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode))
+		found(ck, "foreign", "not a directory; left alone", "%s", e->d_name);
+}
+
+static void
+check_trash(struct checker *ck, int fd, const char *subdir, struct dirent *e)
+{
+	(void)fd;
+	found(ck, "leftover", "of a deleted queue", "%s/%s", subdir, e->d_name);
+}
+
+int64_t
+spool_check(struct spool *sp, bool repair, spool_report *report)
+{
+	struct checker ck = {.spool = sp, .repair = repair, .report = report, .queue_name = "."};
+	char **queues = spool_list(sp);
+
+	if (queues == NULL)
+		return -1;
+	each_entry(&ck, sp->rootfd, ".", check_root_entry);
+	each_entry(&ck, sp->rootfd, ".trash", check_trash);
+	if (repair)
+		spool_empty_trash(sp);
+	for (size_t i = 0; queues[i] != NULL; i++) {
+		ck.queue_name = queues[i];
+		check_queue(&ck);
+	}
+	spool_list_free(queues);
+	return ck.found;
 }

@@ -115,20 +115,22 @@ split(struct words *w, const char *line, const char *end, size_t enough)
 }
 
 /*
- * A command with a data block has not the words it should: most likely a space in its key.
- * Counted from the end of the line, a `noreply` apart, the length of what follows is where it
- * belongs.
+ * A command with a data block has more words than it should, because of a space in its key, or
+ * one less, because its key is empty. Counted from the end of the line, a `noreply` apart, the
+ * length of what follows is where it belongs.
  */
 static void
 parse_misshaped_block(const struct row *row, const struct words *w, struct command *c)
 {
 	size_t from_end = row->min - 1 - row->block;
+	bool empty_key = w->first[0].s + w->first[0].len + 1 < c->end &&
+	    w->first[0].s[w->first[0].len + 1] == ' ';
 
 	c->noreply = is(w->last[0], "noreply");
 	if (c->noreply)
 		from_end++;
 	c->reply = "ERROR";
-	if (w->n > from_end + 1 &&
+	if ((w->n > row->min || (empty_key && w->n + 1 >= row->min)) &&
 	    number_parse(w->last[from_end].s, w->last[from_end].len, INT64_MAX, &c->bytes) == 0) {
 		c->has_block = true;
 		c->reply = BAD_FORMAT;

@@ -363,18 +363,18 @@ done:
 	return end;
 }
 
-/* Have a data block of this size wholly in the buffer, if it fits. False: the client left. */
+/* Have `bytes` of a data block in the buffer, if they fit. False: the client left. */
 static bool
 gather(uint64_t bytes)
 {
-	if (bytes + 2 > IN_SIZE)
+	if (bytes > IN_SIZE)
 		return true;
-	if (IN_SIZE - conn.start < bytes + 2) {
+	if (IN_SIZE - conn.start < bytes) {
 		memmove(conn.in_buf, conn.in_buf + conn.start, conn.end - conn.start);
 		conn.end -= conn.start;
 		conn.start = 0;
 	}
-	while (conn.end - conn.start < bytes + 2)
+	while (conn.end - conn.start < bytes)
 		if (!fill(false)) {
 			conn.closing = true;
 			return false;
@@ -399,7 +399,7 @@ do_set(const struct command *c)
 	}
 	/* A small body is waited for before a file is made: it costs a slow client nothing but
 	 * its own time. From here on c->key is overwritten. */
-	if (!gather(c->bytes))
+	if (!gather(c->bytes + 1))
 		return;
 	stats_add(STATS_CMD_SET, 1);
 	if (push_begin(&push, conn.spool, queue) == -1)

@@ -264,7 +264,7 @@ queue_unlock(struct queue *q)
 	errno = e;
 }
 
-static uint64_t
+uint64_t
 body_bytes(const struct stat *st)
 {
 	return st->st_size > MESSAGE_HEADER_LEN ? (uint64_t)st->st_size - MESSAGE_HEADER_LEN : 0;

@@ -124,6 +124,9 @@ void look_end(struct claim *c);
 /* Remove one waiting message. Returns 1, 0 if it does not wait, or -1. */
 int spool_remove(struct spool *sp, const char *queue, uint64_t number);
 
+/* Remove all messages that wait now. Returns how many, 0 also if there is no such queue, or -1. */
+int64_t spool_flush(struct spool *sp, const char *queue);
+
 /* What spool_check found: `what` is one word, `path` is relative to the spool. */
 typedef void spool_report(const char *what, const char *path, const char *detail);
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "os.h"
@@ -59,6 +60,9 @@ struct listing {
 	uint64_t from;		  /* numbers below are passed over */
 };
 number_visitor list_number;
+
+/* The length of the body in a message's file of this size. */
+uint64_t body_bytes(const struct stat *st);
 
 /* Try to become the owner of an open file: 1, 0 if somebody else is, -1. */
 int file_own(int fd);

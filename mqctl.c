@@ -1,0 +1,408 @@
+/*
+ * mqctl: look at the queues of a spool, and mend them.
+ *
+ * It works on the files alone, through spool.c and admin.c as mqd does: beside running mqds, or
+ * with nothing running. Started by root it becomes the owner of the spool first, so that it
+ * leaves no file there that mqd cannot open.
+ */
+#include <errno.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "number.h"
+#include "queue_name.h"
+#include "spool.h"
+
+enum { EXIT_NOTHING = 1, EXIT_USAGE = 100, EXIT_SYSTEM = 111 };
+
+#define DEFAULT_SPOOL "/var/spool/mqd"
+#define PEEK_MAX 10000 /* messages */
+#define PREVIEW 60     /* bytes of body that peek shows */
+
+static const char usage_text[] = "usage: mqctl [-H spool] command\n"
+				 "\n"
+				 "  ls [queue...]        how the queues stand\n"
+				 "  peek queue [n]       show the first n messages (1), taking none\n"
+				 "  cat queue number     print the body of a message\n"
+				 "  put queue            append standard input as a message\n"
+				 "  get queue            take the oldest message and print it\n"
+				 "  rm queue number      remove a message\n"
+				 "  flush queue          remove all messages\n"
+				 "  drop queue           remove the queue with all in it\n"
+				 "  check [--repair]     read everything, list what is wrong, mend it\n";
+
+__attribute__((format(printf, 2, 3))) _Noreturn static void
+die(int code, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	fprintf(stderr, "mqctl: ");
+	vfprintf(stderr, format, args);
+	fprintf(stderr, "\n");
+	va_end(args);
+	exit(code);
+}
+
+_Noreturn static void
+die_system(const char *what)
+{
+	die(EXIT_SYSTEM, "%s: %s", what, strerror(errno));
+}
+
+/* A queue is named as `ls` shows it (encoded) or as a client does. */
+static const char *
+queue_arg(const char *arg)
+{
+	static char dir[QUEUE_NAME_MAX + 1];
+	char name[QUEUE_NAME_MAX + 1];
+
+	if (queue_name_decode(arg, name) != -1)
+		return arg;
+	if (queue_name_encode(arg, strlen(arg), dir) == -1)
+		die(EXIT_USAGE, "%s: cannot be the name of a queue", arg);
+	return dir;
+}
+
+static uint64_t
+number_arg(const char *arg)
+{
+	uint64_t n;
+
+	if (number_parse(arg, strlen(arg), MESSAGE_NUMBER_MAX, &n) == -1)
+		die(EXIT_USAGE, "%s: not a number", arg);
+	return n;
+}
+
+static void
+print_age(int64_t since)
+{
+	int64_t age = (int64_t)time(NULL) - since;
+	char text[32];
+
+	if (since == 0)
+		strcpy(text, "-");
+	else if (age < 120)
+		snprintf(text, sizeof text, "%" PRId64 "s", age < 0 ? 0 : age);
+	else if (age < 7200)
+		snprintf(text, sizeof text, "%" PRId64 "m", age / 60);
+	else if (age < 172800)
+		snprintf(text, sizeof text, "%" PRId64 "h", age / 3600);
+	else
+		snprintf(text, sizeof text, "%" PRId64 "d", age / 86400);
+	printf(" %6s", text);
+}
+
+static int
+ls_queue(struct spool *sp, const char *queue)
+{
+	struct queue_stat st;
+	int r = spool_stat(sp, queue, &st);
+
+	if (r == 0)
+		return 0;
+	if (r == -1) {
+		fprintf(stderr, "mqctl: %s: %s\n", queue, strerror(errno));
+		return -1;
+	}
+	printf("%-24s %10" PRIu64 " %7" PRIu64 " %10" PRIu64 " %10" PRIu64 " %12" PRIu64, queue,
+	    st.waiting, st.in_flight, st.put, st.taken, st.bytes);
+	print_age(st.oldest);
+	if (st.bad > 0)
+		printf("  %" PRIu64 " bad", st.bad);
+	putchar('\n');
+	return 1;
+}
+
+static int
+cmd_ls(struct spool *sp, int argc, char *argv[])
+{
+	int code = 0;
+	char **queues = spool_list(sp);
+
+	if (queues == NULL)
+		die_system("the spool");
+	printf("%-24s %10s %7s %10s %10s %12s %6s\n", "QUEUE", "WAITING", "FLIGHT", "PUT", "TAKEN",
+	    "BYTES", "OLDEST");
+	for (int i = 0; i < argc; i++) {
+		int r = ls_queue(sp, queue_arg(argv[i]));
+		if (r == 0)
+			fprintf(stderr, "mqctl: %s: no such queue\n", argv[i]);
+		if (r != 1)
+			code = r == 0 ? EXIT_NOTHING : EXIT_SYSTEM;
+	}
+	for (size_t i = 0; argc == 0 && queues[i] != NULL; i++)
+		if (ls_queue(sp, queues[i]) == -1)
+			code = EXIT_SYSTEM;
+	spool_list_free(queues);
+	return code;
+}
+
+/* A body is anything: show what is printable of its beginning. */
+static void
+print_preview(const struct claim *c)
+{
+	char body[PREVIEW];
+	ssize_t n = claim_read(c, body, sizeof body, 0);
+
+	putchar(' ');
+	for (ssize_t i = 0; i < n; i++)
+		putchar(body[i] >= ' ' && body[i] <= '~' ? body[i] : '.');
+	puts(c->message.length > sizeof body ? "..." : "");
+}
+
+static int
+cmd_peek(struct spool *sp, int argc, char *argv[])
+{
+	const char *queue = queue_arg(argv[0]);
+	uint64_t max = argc > 1 ? number_arg(argv[1]) : 1;
+	uint64_t *numbers;
+	struct claim c;
+	ssize_t n;
+
+	if (max == 0 || max > PEEK_MAX)
+		die(EXIT_USAGE, "%s: must be from 1 to %d", argv[1], PEEK_MAX);
+	numbers = calloc(max, sizeof *numbers);
+	if (numbers == NULL || (n = spool_first(sp, queue, numbers, max)) == -1)
+		die_system(queue);
+	for (ssize_t i = 0; i < n; i++) {
+		switch (spool_look(sp, queue, numbers[i], &c)) {
+		case CLAIM_GOT:
+			printf("%016" PRIu64 " %10" PRIu64 " bytes, flags %" PRIu32 ":", numbers[i],
+			    c.message.length, c.message.flags);
+			print_preview(&c);
+			look_end(&c);
+			break;
+		case CLAIM_DAMAGED:
+			printf("%016" PRIu64 " damaged\n", numbers[i]);
+			break;
+		case CLAIM_EMPTY: /* taken meanwhile */
+			break;
+		case CLAIM_ERROR:
+			die_system(queue);
+		}
+	}
+	free(numbers);
+	return n == 0 ? EXIT_NOTHING : 0;
+}
+
+/* Write a whole body to standard output. Returns 0; -1 if not all of it went out. */
+static int
+print_body(const struct claim *c)
+{
+	char buf[16384];
+	ssize_t n;
+
+	for (uint64_t at = 0; at < c->message.length; at += (uint64_t)n) {
+		n = claim_read(c, buf, sizeof buf, at);
+		if (n <= 0 || fwrite(buf, 1, (size_t)n, stdout) != (size_t)n)
+			return -1;
+	}
+	return fflush(stdout) == EOF ? -1 : 0;
+}
+
+static int
+cmd_cat(struct spool *sp, int argc, char *argv[])
+{
+	uint64_t number = number_arg(argv[1]);
+	const char *queue = queue_arg(argv[0]);
+	struct claim c;
+
+	(void)argc;
+	switch (spool_look(sp, queue, number, &c)) {
+	case CLAIM_GOT:
+		if (print_body(&c) == -1)
+			die_system("printing a message");
+		look_end(&c);
+		return 0;
+	case CLAIM_DAMAGED:
+		die(EXIT_NOTHING, "%s/%016" PRIu64 " is damaged", queue, number);
+	case CLAIM_EMPTY:
+		die(EXIT_NOTHING, "%s/%016" PRIu64 " does not wait", queue, number);
+	case CLAIM_ERROR:
+		break;
+	}
+	die_system(queue);
+}
+
+static int
+cmd_put(struct spool *sp, int argc, char *argv[])
+{
+	const char *queue = queue_arg(argv[0]);
+	char buf[16384];
+	struct push push;
+	ssize_t n;
+
+	(void)argc;
+	if (push_begin(&push, sp, queue) == -1)
+		die_system(queue);
+	while ((n = read(STDIN_FILENO, buf, sizeof buf)) > 0 || (n == -1 && errno == EINTR))
+		if (n > 0 && push_write(&push, buf, (size_t)n) == -1)
+			break;
+	if (n != 0) {
+		int e = errno;
+		push_abort(&push);
+		errno = e;
+		die_system(queue);
+	}
+	if (push_commit(&push, 0, NULL) == -1)
+		die_system(queue);
+	return 0;
+}
+
+static int
+cmd_get(struct spool *sp, int argc, char *argv[])
+{
+	const char *queue = queue_arg(argv[0]);
+	enum claim_result r;
+	struct claim c;
+
+	(void)argc;
+	while ((r = spool_claim(sp, queue, &c)) == CLAIM_DAMAGED)
+		fprintf(stderr, "mqctl: %s/%016" PRIu64 " is damaged: moved to .bad\n", queue,
+		    c.message.number);
+	if (r == CLAIM_ERROR)
+		die_system(queue);
+	if (r == CLAIM_EMPTY)
+		return EXIT_NOTHING;
+	if (print_body(&c) == -1) {
+		int e = errno;
+		claim_release(sp, &c);
+		errno = e;
+		die_system("printing a message; it is back in the queue");
+	}
+	if (claims_finish(sp, &c, 1) == -1)
+		die_system("removing a printed message");
+	return 0;
+}
+
+static int
+cmd_rm(struct spool *sp, int argc, char *argv[])
+{
+	uint64_t number = number_arg(argv[1]);
+	const char *queue = queue_arg(argv[0]);
+	int r = spool_remove(sp, queue, number);
+
+	(void)argc;
+	if (r == -1)
+		die_system(queue);
+	if (r == 0)
+		die(EXIT_NOTHING, "%s/%016" PRIu64 " does not wait", queue, number);
+	return 0;
+}
+
+static int
+cmd_flush(struct spool *sp, int argc, char *argv[])
+{
+	const char *queue = queue_arg(argv[0]);
+	int64_t n = spool_flush(sp, queue);
+
+	(void)argc;
+	if (n == -1)
+		die_system(queue);
+	printf("%" PRId64 "\n", n);
+	return 0;
+}
+
+static int
+cmd_drop(struct spool *sp, int argc, char *argv[])
+{
+	const char *queue = queue_arg(argv[0]);
+	int r = spool_delete(sp, queue);
+
+	(void)argc;
+	if (r == -1)
+		die_system(queue);
+	if (r == 0)
+		die(EXIT_NOTHING, "%s: no such queue", queue);
+	spool_empty_trash(sp);
+	return 0;
+}
+
+static void
+report(const char *what, const char *path, const char *detail)
+{
+	printf("%s %s: %s\n", what, path, detail);
+}
+
+static int
+cmd_check(struct spool *sp, int argc, char *argv[])
+{
+	bool repair = argc == 1 && strcmp(argv[0], "--repair") == 0;
+	int64_t n;
+
+	if (argc == 1 && !repair)
+		die(EXIT_USAGE, "check %s: did you mean --repair?", argv[0]);
+	n = spool_check(sp, repair, report);
+	if (n == -1)
+		die_system("the spool");
+	return n == 0 ? 0 : EXIT_NOTHING;
+}
+
+static const struct command {
+	const char *name;
+	int (*run)(struct spool *sp, int argc, char *argv[]); /* the exit code */
+	int min, max;					      /* arguments */
+} commands[] = {
+    {"ls", cmd_ls, 0, 1000000}, {"peek", cmd_peek, 1, 2},   {"cat", cmd_cat, 2, 2},
+    {"put", cmd_put, 1, 1},	{"get", cmd_get, 1, 1},	    {"rm", cmd_rm, 2, 2},
+    {"flush", cmd_flush, 1, 1}, {"drop", cmd_drop, 1, 1},   {"check", cmd_check, 0, 1},
+};
+
+/* What root leaves behind in the spool, mqd could not open. */
+static void
+become_owner(const char *dir)
+{
+	struct stat st;
+
+	if (geteuid() != 0 || stat(dir, &st) == -1 || st.st_uid == 0)
+		return;
+	if (setgroups(1, &st.st_gid) == -1 || setgid(st.st_gid) == -1 || setuid(st.st_uid) == -1)
+		die_system("becoming the owner of the spool");
+}
+
+int
+main(int argc, char *argv[])
+{
+	const char *dir = DEFAULT_SPOOL;
+	struct spool *sp;
+	int c, code;
+
+	while ((c = getopt(argc, argv, "+H:h")) != -1) {
+		if (c == 'h') {
+			fputs(usage_text, stdout);
+			return 0;
+		}
+		if (c != 'H')
+			die(EXIT_USAGE, "mqctl -h tells how to use it");
+		dir = optarg;
+	}
+	argc -= optind;
+	argv += optind;
+	umask(077);
+	become_owner(dir);
+	sp = spool_new(dir, SPOOL_SYNC_FULL);
+	if (sp == NULL || spool_dirfd(sp) == -1)
+		die_system(dir);
+	for (size_t i = 0; argc > 0 && i < sizeof commands / sizeof commands[0]; i++) {
+		const struct command *cmd = &commands[i];
+		if (strcmp(argv[0], cmd->name) != 0)
+			continue;
+		if (argc - 1 < cmd->min || argc - 1 > cmd->max)
+			die(EXIT_USAGE, "%s: wrong number of arguments; mqctl -h tells", cmd->name);
+		code = cmd->run(sp, argc - 1, argv + 1);
+		if (fflush(stdout) == EOF)
+			die_system("standard output");
+		spool_free(sp);
+		return code;
+	}
+	die(EXIT_USAGE, "%s: no such command; mqctl -h tells", argc > 0 ? argv[0] : "(none)");
+}

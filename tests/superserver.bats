@@ -1,0 +1,137 @@
+#!/usr/bin/env bats
+# mqd under the super-servers that are no init: xinetd, systemd-socket-activate, tcpserver, each
+# with the file from etc/ as it ships. (tests/systemd.bats is the real systemd.)
+
+load helper
+
+setup() {
+	ETC=$TOP/etc
+	mkdir "$SPOOL"
+	PORT=$(free_port)
+}
+
+teardown() {
+	[[ -z ${SERVER_PID:-} ]] || kill "$SERVER_PID" 2>/dev/null || :
+	wait
+}
+
+# shipped FILE EXPR...: the file from etc/ with the sed expressions applied; each must change it.
+shipped() {
+	local text new expr
+	text=$(<"$ETC/$1")
+	for expr in "${@:2}"; do
+		new=$(sed "$expr" <<<"$text")
+		if [[ $new == "$text" ]]; then
+			echo "etc/$1: nothing changed by $expr" >&2
+			return 1
+		fi
+		text=$new
+	done
+	echo "$text"
+}
+
+# serve CMD...: the super-server in the background, and ready.
+serve() {
+	"$@" </dev/null >>"$BATS_TEST_TMPDIR/log" 2>&1 3>&- &
+	SERVER_PID=$!
+	wait_for listening "$PORT"
+}
+
+# What each super-server is put through.
+serves_everyone() {
+	local figures
+
+	talk_tcp <<'END'
+> set q4 7 0 5
+> hello
+< STORED
+> quit
+<eof
+connect
+> get q4
+< VALUE q4 7 5
+< hello
+< END
+> quit
+<eof
+# mqd logs this one; its descriptor 2 can be the connection too, and nothing may follow the reply.
+connect
+>> \x80\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0
+<< \x81\x0a\0\0\0\0\0\x81\0\0\0\x12\0\0\0\0\0\0\0\0\0\0\0\0text protocol only
+<eof
+END
+
+	# More in a second, and more at a time, than these servers allow by default.
+	figures=$("$PYTHON" "$BATS_TEST_DIRNAME/connections.py" 127.0.0.1 "$PORT" 1000 --held 300)
+	echo "# ${BATS_TEST_DESCRIPTION%%:*}: $figures" >&3
+}
+
+# xinetd_conf [EXPR...]: the stanza as it ships, but for the port, the paths and the user.
+xinetd_conf() {
+	shipped mqd.xinetd \
+		"/^\tport/s|22201|$PORT|" \
+		"/^\tserver /s|/usr/local/sbin/mqd|$MQD|" \
+		"/^\tserver_args/s|/var/spool/mqd|$SPOOL|" \
+		"/^\tuser/s|mqd|$(id -un)|" \
+		"/^\tgroup/s|mqd|$(id -gn)|" \
+		"$@"
+}
+
+# activate OPTION...: systemd-socket-activate with what mqd.socket and mqd@.service name.
+activate() {
+	local listen command
+	listen=$(shipped mqd.socket "s|^ListenStream=127.0.0.1:22201$|ListenStream=127.0.0.1:$PORT|")
+	listen=$(sed -n 's/^ListenStream=//p' <<<"$listen")
+	command=$(shipped mqd@.service \
+		"/^ExecStart=/s|/usr/local/sbin/mqd|$MQD|" \
+		"/^ExecStart=/s|/var/spool/mqd|$SPOOL|")
+	read -ra command < <(sed -n 's/^ExecStart=//p' <<<"$command")
+	serve systemd-socket-activate -l "$listen" "$@" -- "${command[@]}"
+}
+
+@test "xinetd: etc/mqd.xinetd as it ships" {
+	xinetd_conf >"$BATS_TEST_TMPDIR/conf"
+	serve xinetd -dontfork -f "$BATS_TEST_TMPDIR/conf" -filelog "$BATS_TEST_TMPDIR/xinetd.log" \
+		-pidfile "$BATS_TEST_TMPDIR/pid"
+	serves_everyone
+}
+
+@test "xinetd, wait = yes: mqd accepts for itself" {
+	xinetd_conf '/^\twait/s|no|yes|' >"$BATS_TEST_TMPDIR/conf"
+	serve xinetd -dontfork -f "$BATS_TEST_TMPDIR/conf" -filelog "$BATS_TEST_TMPDIR/xinetd.log" \
+		-pidfile "$BATS_TEST_TMPDIR/pid"
+	serves_everyone
+}
+
+@test "systemd-socket-activate: the listening socket is descriptor 3" {
+	activate
+	serves_everyone
+}
+
+@test "systemd-socket-activate --inetd: the listening socket is descriptor 0" {
+	activate --inetd
+	serves_everyone
+}
+
+@test "systemd-socket-activate -a: the connection is descriptor 3" {
+	activate -a
+	serves_everyone
+}
+
+@test "systemd-socket-activate -a --inetd: the connection is descriptor 0" {
+	activate -a --inetd
+	serves_everyone
+}
+
+@test "tcpserver: etc/tcpserver-run as it ships" {
+	[[ $EUID -eq 0 ]] || skip "tcpserver -g needs root"
+	shipped tcpserver-run \
+		"/^\t127/s|22201|$PORT|" \
+		"/^\t127/s|/usr/local/sbin/mqd|$MQD|" \
+		"/^\t127/s|/var/spool/mqd|$SPOOL|" \
+		's|id -u mqd|id -u|' \
+		's|id -g mqd|id -g|' >"$BATS_TEST_TMPDIR/run"
+	chmod +x "$BATS_TEST_TMPDIR/run"
+	serve "$BATS_TEST_TMPDIR/run"
+	serves_everyone
+}
