@@ -268,10 +268,13 @@ spool_look(struct spool *sp, const char *queue, uint64_t number, struct claim *c
 		errno = e;
 		return e == ENOENT ? CLAIM_EMPTY : CLAIM_ERROR;
 	}
-	if (claim_check(sp, c, number) == 0)
-		return CLAIM_GOT;
-	look_end(c);
-	return CLAIM_DAMAGED;
+	enum claim_result result = claim_check(sp, c, number);
+	if (result != CLAIM_GOT) {
+		int e = errno;
+		look_end(c);
+		errno = e;
+	}
+	return result;
 }
 
 void
@@ -400,7 +403,7 @@ check_number(void *arg, int dirfd, uint64_t number, const char *name)
 		what = "foreign", detail = strerror(errno);
 	else if (fstat(c.fd, &st) == -1 || !S_ISREG(st.st_mode))
 		what = "foreign", detail = "not a regular file";
-	else if (claim_check(ck->spool, &c, number) == -1)
+	else if (claim_check(ck->spool, &c, number) == CLAIM_DAMAGED)
 		what = "damaged", detail = "header, length or checksum is wrong";
 	close_fd(&c.fd);
 	if (what == NULL)

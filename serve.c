@@ -49,6 +49,7 @@ static struct connection {
 	bool closing;	   /* nothing further is to be read */
 	bool linger;	   /* the client may still be sending when we close */
 	bool reader_gone;  /* nothing can be written any more */
+	bool input_ends;   /* nothing further is read, but what was read is carried out */
 	bool owes_ack;	   /* something was read since we last wrote */
 	int logged_error;  /* the errno last logged: a full disk is told once, not a million times */
 	size_t start, end; /* what is unread in in_buf */
@@ -94,6 +95,22 @@ wait_for(int fd, short events)
 	return poll(&p, 1, timeout > 0 ? timeout * 1000 : -1) != 0 && !out_of_grace();
 }
 
+/* Does the kernel give up on a silent peer for us, and say EAGAIN? */
+static bool
+times_out(void)
+{
+	return conn.is_socket && conn.options->idle_timeout > 0;
+}
+
+/* What a client sent before it left still counts. But one that is there and cannot be written
+ * to would wait for its replies for ever. */
+static void
+reader_is_gone(int error)
+{
+	conn.reader_gone = true;
+	conn.input_ends = error != EPIPE && error != ECONNRESET;
+}
+
 /* Write everything in out_buf. */
 static void
 write_out(void)
@@ -106,12 +123,12 @@ write_out(void)
 		    : write(conn.out, conn.out_buf + done, conn.out_len - done);
 		if (n > 0)
 			done += (size_t)n;
-		else if (errno == EINTR)
-			conn.reader_gone = out_of_grace();
-		else if (errno == EAGAIN && !(conn.is_socket && conn.options->idle_timeout > 0))
-			conn.reader_gone = !wait_for(conn.out, POLLOUT);
+		else if (errno == EINTR && !out_of_grace())
+			continue;
+		else if (errno == EAGAIN && !times_out() && wait_for(conn.out, POLLOUT))
+			continue;
 		else
-			conn.reader_gone = true;
+			reader_is_gone(errno);
 	}
 	stats_add(STATS_BYTES_WRITTEN, done);
 	conn.owes_ack = false;
@@ -207,6 +224,8 @@ fill(bool between)
 	ssize_t n;
 
 	flush();
+	if (conn.input_ends)
+		return false;
 	if (conn.owes_ack && conn.is_tcp)
 		os_quick_ack(conn.in); /* it may hold its next segment back until then */
 	if (conn.start == conn.end) {
@@ -233,9 +252,7 @@ fill(bool between)
 			return false;
 		if (errno == EINTR && (between ? terminating : out_of_grace()))
 			return false;
-		if (errno == EAGAIN && conn.is_socket && conn.options->idle_timeout > 0)
-			return false;
-		if (errno == EAGAIN && !wait_for(conn.in, POLLIN))
+		if (errno == EAGAIN && (times_out() || !wait_for(conn.in, POLLIN)))
 			return false;
 	}
 	conn.end += (size_t)n;
@@ -787,7 +804,7 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 	conn.options = options;
 	conn.in = in;
 	conn.out = out;
-	conn.closing = conn.linger = conn.reader_gone = conn.owes_ack = false;
+	conn.closing = conn.linger = conn.reader_gone = conn.input_ends = conn.owes_ack = false;
 	conn.start = conn.end = conn.out_len = conn.nclaims = 0;
 	prepare_socket();
 	if (dirfd != -1 && stats_open(dirfd) == -1)

@@ -824,7 +824,15 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
  * Claim
  */
 
-int
+/* A read failed. A bad sector is damage, and must not block the queue behind it; everything
+ * else may pass. */
+static enum claim_result
+unreadable(void)
+{
+	return errno == EIO ? CLAIM_DAMAGED : CLAIM_ERROR;
+}
+
+enum claim_result
 claim_check(struct spool *sp, struct claim *c, uint64_t number)
 {
 	char line[MESSAGE_HEADER_LEN];
@@ -833,26 +841,30 @@ claim_check(struct spool *sp, struct claim *c, uint64_t number)
 	struct stat st;
 	ssize_t n = pread(c->fd, sp->buf, sizeof sp->buf, 0);
 
+	if (n == -1)
+		return unreadable();
 	if (n < MESSAGE_HEADER_LEN || message_read_header(sp->buf, &c->message, &crc) == -1 ||
 	    c->message.number != number)
-		return -1;
+		return CLAIM_DAMAGED;
 	memcpy(line, sp->buf, sizeof line);
 	at = (uint64_t)n - MESSAGE_HEADER_LEN;
 	if (at > c->message.length)
-		return -1;
+		return CLAIM_DAMAGED;
 	body_crc = crc32c(0, sp->buf + MESSAGE_HEADER_LEN, (size_t)at);
 	c->body = NULL;
 	if (n < (ssize_t)sizeof sp->buf && at == c->message.length)
 		c->body = sp->buf + MESSAGE_HEADER_LEN;
-	else if (fstat(c->fd, &st) == -1 || body_bytes(&st) != c->message.length)
-		return -1;
+	else if (fstat(c->fd, &st) == -1)
+		return CLAIM_ERROR;
+	else if (body_bytes(&st) != c->message.length)
+		return CLAIM_DAMAGED;
 	for (; at < c->message.length; at += (uint64_t)n) {
 		n = claim_read(c, sp->buf, sizeof sp->buf, at);
 		if (n <= 0)
-			return -1;
+			return n == 0 ? CLAIM_DAMAGED : unreadable();
 		body_crc = crc32c(body_crc, sp->buf, (size_t)n);
 	}
-	return message_crc(line, body_crc) == crc ? 0 : -1;
+	return message_crc(line, body_crc) == crc ? CLAIM_GOT : CLAIM_DAMAGED;
 }
 
 /* Not a file of ours: something that cannot be opened for reading as one. */
@@ -993,10 +1005,16 @@ spool_claim(struct spool *sp, const char *queue, struct claim *c)
 		return result;
 	q->refs++;
 	uint64_t number = c->message.number;
-	if (claim_check(sp, c, number) == 0)
-		return CLAIM_GOT;
-	result = claim_set_aside(sp, c, number);
-	queue_unref(q);
+	result = claim_check(sp, c, number);
+	if (result == CLAIM_DAMAGED) {
+		result = claim_set_aside(sp, c, number);
+		queue_unref(q);
+	} else if (result == CLAIM_ERROR) {
+		int e = errno;
+		c->message.number = number;
+		claim_release(sp, c);
+		errno = e;
+	}
 	return result;
 }
 
@@ -1050,10 +1068,13 @@ claims_finish(struct spool *sp, struct claim *claims, size_t n)
 int
 claim_release(struct spool *sp, struct claim *c)
 {
-	int r = queue_relock(sp, c->queue);
+	struct stat st;
+	int r = fstat(c->fd, &st);
 
+	if (r == 0)
+		r = queue_relock(sp, c->queue);
 	if (r == 0) {
-		r = put_back(c->queue, c->message.number, c->message.length);
+		r = put_back(c->queue, c->message.number, body_bytes(&st));
 		close_fd(&c->fd); /* nobody's, before anybody can look for it */
 		queue_unlock(c->queue);
 	}

@@ -98,8 +98,8 @@ bool queue_sweep_is_due(const struct state *s);
 int queue_set_aside(struct queue *q, int dirfd, const char *name);
 int queue_remove(struct queue *q, uint64_t number, uint64_t bytes);
 
-/* Read a whole message file and check it. Returns 0 and fills c->message and c->body, or -1 if
- * it is not what was once acknowledged under that number. */
-int claim_check(struct spool *sp, struct claim *c, uint64_t number);
+/* Read a whole message file and check it. CLAIM_GOT fills c->message and c->body; CLAIM_DAMAGED:
+ * it is not what was once acknowledged under that number; or CLAIM_ERROR. */
+enum claim_result claim_check(struct spool *sp, struct claim *c, uint64_t number);
 
 #endif

@@ -3,7 +3,7 @@
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 MQD=${MQD:-$TOP/mqd}
-LOAD=${LOAD:-$TOP/build/default/bench/load}
+LOAD=${LOAD:-$TOP/build/load}
 PYTHON=/usr/bin/python3
 WORK= # a directory of the script's own, below build/: on the machine's own disk
 MQD_PID=
@@ -18,7 +18,7 @@ die() {
 setup() {
 	local program
 	for program in "$MQD" "$LOAD" "$PYTHON"; do
-		[[ -x $program ]] || die "$program is missing: run make and make bench-tools"
+		[[ -x $program ]] || die "$program is missing: run make all build/load"
 	done
 	mkdir -p "$TOP/build"
 	WORK=$(mktemp -d "$TOP/build/${0##*/}.XXXXXX") || exit
@@ -51,7 +51,11 @@ listening() {
 	(exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# start_mqd SPOOL [option...]: mqd on a port of its own; sets ADDRESS and MQD_PID.
+listening_or_gone() {
+	listening "$1" || ! kill -0 "$MQD_PID"
+}
+
+# start_mqd SPOOL [option...]: mqd on a port of its own; sets ADDRESS and MQD_PID; its log is WORK/log.
 # shellcheck disable=SC2034 # ADDRESS is for the script
 start_mqd() {
 	local spool=$1 port user=()
@@ -59,9 +63,10 @@ start_mqd() {
 	[[ $EUID -ne 0 ]] || user=(-u root)
 	mkdir -p "$spool"
 	port=$(free_port)
-	"$MQD" -H "$spool" -p "$port" -l 127.0.0.1 "${user[@]}" "$@" &
+	"$MQD" -H "$spool" -p "$port" -l 127.0.0.1 "${user[@]}" "$@" 2>"$WORK/log" &
 	MQD_PID=$!
-	wait_for listening "$port"
+	wait_for listening_or_gone "$port"
+	kill -0 "$MQD_PID" 2>/dev/null || die "mqd: $(<"$WORK/log")"
 	ADDRESS=127.0.0.1:$port
 }
 

@@ -59,11 +59,11 @@ hang_up(struct conn *c)
 }
 
 /* What of the request has not been sent yet; at most BODY_PIECES + 2 pieces of it. */
-static unsigned
+static int
 rest_of_request(const struct conn *c, struct iovec *iov)
 {
 	static char crlf[] = "\r\n";
-	unsigned n = 0;
+	int n = 0;
 	size_t at = c->out;
 
 	if (at < c->text_length) {
@@ -94,9 +94,7 @@ send_request(struct conn *c)
 {
 	while (c->out < c->out_length) {
 		struct iovec iov[BODY_PIECES + 2];
-		struct msghdr message = {.msg_iov = iov};
-		message.msg_iovlen = rest_of_request(c, iov);
-		ssize_t n = sendmsg(c->fd, &message, MSG_NOSIGNAL);
+		ssize_t n = writev(c->fd, iov, rest_of_request(c, iov));
 		if (n == -1 && errno == EINTR)
 			continue;
 		if (n == -1 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
@@ -109,7 +107,7 @@ send_request(struct conn *c)
 		if (n == -1 && (errno == EPIPE || errno == ECONNRESET))
 			break;
 		if (n == -1)
-			die(EXIT_SYSTEM, "sendmsg: %s", strerror(errno));
+			die(EXIT_SYSTEM, "writev: %s", strerror(errno));
 		c->out += (size_t)n;
 	}
 	if (c->writable)
@@ -218,7 +216,8 @@ take_line(struct conn *c, const char *data, size_t n, enum verdict *v)
 	size_t part = end == NULL ? n : (size_t)(end - data) + 1;
 
 	if (c->line_length + part >= sizeof c->line)
-		conn_die(c, "a line without an end: \"%.*s...\"", (int)(n < 60 ? n : 60), data);
+		conn_die(c, "a line without an end: \"%.*s...\"", (int)(n < 60 ? n : 60),
+		         data);
 	memcpy(c->line + c->line_length, data, part);
 	c->line_length += part;
 	if (end == NULL)
@@ -524,7 +523,6 @@ drive(void)
 			connect_to_server(&conns[i]);
 	}
 	loop();
-	res.end = now;
 	if (opt.expect_empty) {
 		opt.workload = &expect_empty;
 		kick(FINISHED);

@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -465,6 +466,7 @@ main(int argc, char *argv[])
 {
 	options(argc, argv);
 	raise_limit();
+	signal(SIGPIPE, SIG_IGN); /* drive.c sees EPIPE */
 	body_setup(opt.shortest, opt.longest);
 	workload_setup();
 	drive();

@@ -51,8 +51,8 @@ struct histogram {
 };
 
 struct results {
-	uint64_t start, end;
-	uint64_t progress; /* when an operation last succeeded */
+	uint64_t start, end; /* end: of the last operation that succeeded */
+	uint64_t progress;   /* the same, or when there was reason to wait */
 	uint64_t pushes, pops, misses, foreign, reordered;
 	struct histogram push_latency, pop_latency;
 	uint64_t cuts;         /* connections that were closed under us, and of these: */

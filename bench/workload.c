@@ -25,7 +25,7 @@ enum {
 static uint64_t deadline;
 static uint64_t issued; /* pushes (drain: pops) begun */
 static uint64_t acknowledged;
-static uint64_t last_event; /* exchange: a hit or a cut */
+static uint64_t last_event; /* exchange: a hit, or a cut after which one may come */
 static bool finishing;
 
 /* churn */
@@ -221,7 +221,7 @@ void
 workload_start(void)
 {
 	now = clock_now();
-	res.start = last_event = now;
+	res.start = res.end = last_event = now;
 	slice.begin = slice.mark = now;
 	deadline = now + opt.duration;
 	pushing = true;
@@ -315,7 +315,7 @@ workload_done(struct conn *c, enum verdict v)
 		missed(c);
 		return;
 	}
-	res.progress = now;
+	res.progress = res.end = now;
 	if (c->reply.op == OP_PUSH) {
 		ledger_acknowledge(c->sent.producer, c->sent.seq);
 		record("push", c->sent);
@@ -339,10 +339,10 @@ workload_done(struct conn *c, enum verdict v)
 void
 workload_cut(struct conn *c)
 {
-	last_event = now;
 	if (c->state == BUSY && c->reply.op == OP_PUSH)
 		issued--;
 	if (c->last_unsettled) {
+		last_event = now;
 		ledger_excuse(c->last.producer, c->last.seq);
 		c->last_unsettled = false;
 		res.lapses++;

@@ -10,9 +10,15 @@ setup() {
 	PORT=$(free_port)
 }
 
+# All of it has to end at SIGTERM. xinetd leaves alone what it started with `wait = yes`.
 teardown() {
-	[[ -z ${SERVER_PID:-} ]] || kill "$SERVER_PID" 2>/dev/null || :
-	wait
+	[[ -n ${SERVER_PID:-} ]] || return 0
+	local pids pid
+	mapfile -t pids < <(echo "$SERVER_PID" && pgrep -P "$SERVER_PID")
+	kill "${pids[@]}" 2>/dev/null || : # one may just have ended
+	for pid in "${pids[@]}"; do
+		wait_for gone "$pid"
+	done
 }
 
 # shipped FILE EXPR...: the file from etc/ with the sed expressions applied; each must change it.
