@@ -117,7 +117,9 @@ install: all
 	    sed 's,/usr/local/sbin,$(SBINDIR),' etc/$$f > $(DESTDIR)$(UNITDIR)/$$f; done
 	install -m 644 etc/mqd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/mqd.conf
 	install -m 644 etc/mqd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mqd.conf
-	install -m 644 etc/mqd.xinetd etc/tcpserver-run README.md $(DESTDIR)$(DOCDIR)/
+	for f in mqd.xinetd tcpserver-run; do \
+	    sed 's,/usr/local/sbin,$(SBINDIR),' etc/$$f > $(DESTDIR)$(DOCDIR)/$$f; done
+	install -m 644 README.md $(DESTDIR)$(DOCDIR)/
 
 # The spool stays: it holds messages.
 uninstall:

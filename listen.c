@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
@@ -238,6 +239,22 @@ work(const struct listeners *l, int fd, const char *spool_dir, enum spool_sync s
 	_exit(0);
 }
 
+/* Mostly the client left, or a process that shares the socket took it. But without descriptors
+ * or memory the connection stays where it is: wait, for a worker to end or a second. */
+static void
+accept_failed(const sigset_t *unblocked)
+{
+	static bool logged;
+	struct timespec second = {.tv_sec = 1};
+
+	if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM)
+		return;
+	if (!logged)
+		log_error("accept: %s", strerror(errno));
+	logged = true;
+	ppoll(NULL, 0, &second, unblocked);
+}
+
 int
 listen_serve(const struct listeners *l, const char *spool_dir, enum spool_sync sync,
     const struct serve_options *options)
@@ -259,8 +276,13 @@ listen_serve(const struct listeners *l, const char *spool_dir, enum spool_sync s
 	sigaddset(&blocked, SIGCHLD);
 	/* Signals arrive in ppoll alone, so none is missed between a look and a wait. */
 	sigprocmask(SIG_BLOCK, &blocked, &unblocked);
-	for (unsigned i = 0; i < l->n; i++)
+	for (unsigned i = 0; i < l->n; i++) {
+		int flags = fcntl(l->fds[i], F_GETFL);
+		/* Another process may accept what poll told us of; never wait for the next. */
+		if (flags == -1 || fcntl(l->fds[i], F_SETFL, flags | O_NONBLOCK) == -1)
+			return -1;
 		polled[i] = (struct pollfd){.fd = l->fds[i], .events = POLLIN};
+	}
 	while (!stopping) {
 		reap(&w, spool_dir, sync);
 		/* With all workers busy the next connection waits in the kernel's queue. */
@@ -274,8 +296,10 @@ listen_serve(const struct listeners *l, const char *spool_dir, enum spool_sync s
 			if (polled[i].revents == 0)
 				continue;
 			int fd = accept(l->fds[i], NULL, NULL);
-			if (fd == -1)
-				continue; /* it left, or somebody else took it */
+			if (fd == -1) {
+				accept_failed(&unblocked);
+				continue;
+			}
 			pid_t pid = fork();
 			if (pid == 0)
 				work(l, fd, spool_dir, sync, options, &unblocked);

@@ -203,7 +203,7 @@ report_exchange(void)
 }
 
 static int
-report_all(void)
+report_all(const struct workload *workload)
 {
 	static const struct histogram none;
 	double seconds = (double)(res.end - res.start) / (double)SECOND;
@@ -215,7 +215,7 @@ report_all(void)
 	             " to %" PRIu64 " bytes\n"
 	           : "workload=%s protocol=%s connections=%u queues=%u body=%" PRIu64
 	             ":%" PRIu64,
-	       opt.workload_name, opt.protocol->name, opt.connections, opt.queues,
+	       workload->name, opt.protocol->name, opt.connections, opt.queues,
 	       opt.shortest, opt.longest);
 	printf(opt.human ? "  %.0f operations/s (%" PRIu64 " in %.3f s)\n"
 	                 : " ops_s=%.0f ops=%" PRIu64 " seconds=%.3f",
@@ -233,7 +233,7 @@ report_all(void)
 	if (res.fastest_interval > 0)
 		report("slowest_percent", "% of the best interval's rate in the worst",
 		       res.slowest_interval * 100 / res.fastest_interval);
-	if (opt.exchange)
+	if (workload->exactly_once)
 		status = report_exchange();
 	if (!opt.human)
 		putchar('\n');
@@ -396,9 +396,8 @@ static void
 check_options(void)
 {
 	const struct protocol *p = opt.protocol;
-	bool drain = strcmp(opt.workload_name, "drain") == 0;
+	const struct workload *w = opt.workload;
 
-	opt.exchange = strcmp(opt.workload_name, "exchange") == 0;
 	if (opt.queue == NULL)
 		opt.queue = p->queue;
 	if (strlen(opt.queue) > QUEUE_NAME - sizeof "-1000")
@@ -406,23 +405,23 @@ check_options(void)
 		    QUEUE_NAME - sizeof "-1000");
 	if (opt.queues > opt.connections)
 		die(EXIT_USAGE, "more queues than connections");
-	if (p->keeps && !opt.workload->for_cache)
-		die(EXIT_USAGE, "%s is no workload for a cache", opt.workload_name);
+	if (p->keeps && !w->for_cache)
+		die(EXIT_USAGE, "%s is no workload for a cache", w->name);
 	if (p->keeps && opt.expect_empty)
 		die(EXIT_USAGE, "a cache is never empty");
-	if (p->hello_needed && opt.workload->one_shot &&
+	if (p->hello_needed && w->one_shot &&
 	    (opt.queues > 1 || strcmp(opt.queue, p->queue) != 0))
-		die(EXIT_USAGE, "perrequest with %s: only the queue \"%s\"", p->name,
+		die(EXIT_USAGE, "%s with %s: only the queue \"%s\"", w->name, p->name,
 		    p->queue);
-	if (opt.tolerate_drops && !opt.exchange)
-		die(EXIT_USAGE, "--tolerate-drops goes with exchange only");
-	if (opt.exchange && opt.count == 0)
-		die(EXIT_USAGE, "exchange needs --count");
-	if (opt.workload->parked != NULL && !opt.exchange && opt.count != 0)
-		die(EXIT_USAGE, "churn goes by --seconds");
-	if (opt.exchange && opt.foreign)
-		die(EXIT_USAGE, "exchange begins with empty queues");
-	if (opt.duration == 0 && opt.count == 0 && !drain)
+	if (w->timed && opt.count != 0)
+		die(EXIT_USAGE, "%s goes by --seconds", w->name);
+	if (w->counted && (opt.count == 0 || opt.duration != 0))
+		die(EXIT_USAGE, "%s goes by --count", w->name);
+	if (opt.tolerate_drops && !w->exactly_once)
+		die(EXIT_USAGE, "--tolerate-drops does not go with %s", w->name);
+	if (opt.foreign && w->exactly_once)
+		die(EXIT_USAGE, "%s begins with empty queues", w->name);
+	if (opt.duration == 0 && opt.count == 0 && !w->until_miss)
 		opt.duration = 5 * SECOND;
 	if (opt.interval > opt.duration)
 		opt.interval = opt.duration;
@@ -439,7 +438,6 @@ options(int argc, char *argv[])
 		option(letter);
 	if (argc - optind != 2)
 		option('?');
-	opt.workload_name = argv[optind];
 	opt.workload = workload_find(argv[optind]);
 	if (opt.workload == NULL)
 		die(EXIT_USAGE, "%s: not one of %s", argv[optind], workload_names);
@@ -469,8 +467,9 @@ main(int argc, char *argv[])
 	signal(SIGPIPE, SIG_IGN); /* drive.c sees EPIPE */
 	body_setup(opt.shortest, opt.longest);
 	workload_setup();
+	const struct workload *workload = opt.workload; /* drive() may add another */
 	drive();
-	int status = report_all();
+	int status = report_all(workload);
 	if (opt.record != NULL && fclose(opt.record) != 0)
 		die(EXIT_SYSTEM, "--record: %s", strerror(errno));
 	if (fflush(stdout) != 0)

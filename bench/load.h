@@ -21,7 +21,6 @@ enum {
 struct options {
 	const struct protocol *protocol;
 	const struct workload *workload;
-	const char *workload_name;
 	struct sockaddr_storage address;
 	socklen_t address_length;
 	unsigned connections;
@@ -40,7 +39,6 @@ struct options {
 	bool tolerate_drops; /* somebody kills the workers */
 	bool expect_empty;
 	bool human;
-	bool exchange; /* the workload: its report has more to say */
 	FILE *record;
 };
 
@@ -135,9 +133,13 @@ struct workload {
 	/* Nobody has anything to do. Returns how many ms to wait before all are asked
 	 * again. */
 	int (*parked)(void);
-	bool one_shot;  /* a new connection for each operation */
-	bool miss;      /* an empty queue is a valid answer */
-	bool for_cache; /* makes sense with a cache */
+	bool one_shot;     /* a new connection for each operation */
+	bool miss;         /* an empty queue is a valid answer */
+	bool for_cache;    /* makes sense with a cache */
+	bool timed;        /* --seconds only, no --count */
+	bool counted;      /* --count is needed */
+	bool until_miss;   /* ends without either */
+	bool exactly_once; /* the report says what became of each message */
 };
 
 const struct workload *workload_find(const char *name);

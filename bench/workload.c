@@ -179,10 +179,17 @@ const char workload_names[] = "alternate, push, drain, churn, perrequest, exchan
 static const struct workload workloads[] = {
     {.name = "alternate", .next = alternate_next, .for_cache = true},
     {.name = "push", .next = push_next, .for_cache = true},
-    {.name = "drain", .next = drain_next, .miss = true},
-    {.name = "churn", .next = churn_next, .parked = churn_parked},
+    {.name = "drain", .next = drain_next, .miss = true, .until_miss = true},
+    {.name = "churn", .next = churn_next, .parked = churn_parked, .timed = true},
     {.name = "perrequest", .next = alternate_next, .one_shot = true, .for_cache = true},
-    {.name = "exchange", .next = exchange_next, .parked = exchange_parked, .miss = true},
+    {
+        .name = "exchange",
+        .next = exchange_next,
+        .parked = exchange_parked,
+        .miss = true,
+        .counted = true,
+        .exactly_once = true,
+    },
 };
 
 const struct workload expect_empty = {
