@@ -58,8 +58,8 @@ $B/%.o: %.c Makefile | $B
 $B:
 	mkdir -p $@
 # For bench/ and the tests, on Linux alone.
-build/load: bench/load.c | $B
-	$(CC) -D_GNU_SOURCE -std=c11 $(WARN) -O2 -g -o $@ $<
+build/load: $(wildcard bench/*.c bench/*.h) | $B
+	$(CC) -D_GNU_SOURCE -std=c11 $(WARN) -O2 -g -o $@ $(filter %.c,$^)
 -include $(wildcard $B/*.d)
 
 # The queue on loopback, for a first try; ends with ^C.

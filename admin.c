@@ -43,33 +43,41 @@ spool_delete(struct spool *sp, const char *queue)
 	return renamed == 0 ? 1 : -1;
 }
 
-/* Unlink a tree, at most a few levels deep, without following anything out of it. */
+static void remove_tree(int parent, const char *name, int depth);
+
 static void
-remove_tree(int parent, const char *name, int depth)
+remove_contents(int parent, const char *name, int depth)
 {
 	struct dirent *e;
-	int fd;
-	DIR *dir;
+	int fd = openat(parent, name, dir_flags);
+	DIR *dir = fd == -1 ? NULL : fdopendir(fd);
 
-	if (unlinkat(parent, name, 0) == 0 || depth == 0)
-		return;
-	fd = openat(parent, name, dir_flags);
-	if (fd == -1 || (dir = fdopendir(fd)) == NULL) {
+	if (dir == NULL) {
 		close_fd(&fd);
 		return;
 	}
 	while ((e = readdir(dir)) != NULL)
 		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			remove_tree(fd, e->d_name, depth - 1);
+			remove_tree(fd, e->d_name, depth);
 	closedir(dir);
+}
+
+/* Unlink a file, or a tree at most `depth` levels deep, without following anything out of it. */
+static void
+remove_tree(int parent, const char *name, int depth)
+{
+	if (unlinkat(parent, name, 0) == 0 || depth == 0)
+		return;
+	remove_contents(parent, name, depth - 1);
 	unlinkat(parent, name, AT_REMOVEDIR);
 }
 
+/* .trash itself stays: somebody may be about to move a queue into it. */
 void
 spool_empty_trash(struct spool *sp)
 {
 	if (spool_dirfd(sp) != -1)
-		remove_tree(sp->rootfd, ".trash", 16);
+		remove_contents(sp->rootfd, ".trash", 16);
 }
 
 static int

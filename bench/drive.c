@@ -524,8 +524,10 @@ drive(void)
 	}
 	loop();
 	if (opt.expect_empty) {
+		const struct workload *workload = opt.workload;
 		opt.workload = &expect_empty;
 		kick(FINISHED);
 		loop();
+		opt.workload = workload;
 	}
 }

@@ -203,7 +203,7 @@ report_exchange(void)
 }
 
 static int
-report_all(const struct workload *workload)
+report_all(void)
 {
 	static const struct histogram none;
 	double seconds = (double)(res.end - res.start) / (double)SECOND;
@@ -215,7 +215,7 @@ report_all(const struct workload *workload)
 	             " to %" PRIu64 " bytes\n"
 	           : "workload=%s protocol=%s connections=%u queues=%u body=%" PRIu64
 	             ":%" PRIu64,
-	       workload->name, opt.protocol->name, opt.connections, opt.queues,
+	       opt.workload->name, opt.protocol->name, opt.connections, opt.queues,
 	       opt.shortest, opt.longest);
 	printf(opt.human ? "  %.0f operations/s (%" PRIu64 " in %.3f s)\n"
 	                 : " ops_s=%.0f ops=%" PRIu64 " seconds=%.3f",
@@ -233,7 +233,7 @@ report_all(const struct workload *workload)
 	if (res.fastest_interval > 0)
 		report("slowest_percent", "% of the best interval's rate in the worst",
 		       res.slowest_interval * 100 / res.fastest_interval);
-	if (workload->exactly_once)
+	if (opt.workload->exactly_once)
 		status = report_exchange();
 	if (!opt.human)
 		putchar('\n');
@@ -432,13 +432,14 @@ options(int argc, char *argv[])
 {
 	int letter;
 
-	opt.protocol = wire_find("memcache");
 	while ((letter = getopt_long(argc, argv, "P:c:n:s:b:q:Q:B:i:r:ft:Hh",
 	                             long_options, NULL)) != -1)
 		option(letter);
 	if (argc - optind != 2)
 		option('?');
 	opt.workload = workload_find(argv[optind]);
+	if (opt.protocol == NULL)
+		opt.protocol = wire_find("memcache");
 	if (opt.workload == NULL)
 		die(EXIT_USAGE, "%s: not one of %s", argv[optind], workload_names);
 	address(argv[optind + 1]);
@@ -467,9 +468,8 @@ main(int argc, char *argv[])
 	signal(SIGPIPE, SIG_IGN); /* drive.c sees EPIPE */
 	body_setup(opt.shortest, opt.longest);
 	workload_setup();
-	const struct workload *workload = opt.workload; /* drive() may add another */
 	drive();
-	int status = report_all(workload);
+	int status = report_all();
 	if (opt.record != NULL && fclose(opt.record) != 0)
 		die(EXIT_SYSTEM, "--record: %s", strerror(errno));
 	if (fflush(stdout) != 0)

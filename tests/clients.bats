@@ -34,6 +34,13 @@ tool() {
 	timeout 20 "$program" --servers="127.0.0.1:$PORT" "${@:2}"
 }
 
+# With buffered writes libmemcached 1.1 aborts where a reply is more than 50 ms late, which on a busy
+# disk a single sync may take; nothing a server does can help it then.
+restart_without_sync() {
+	stop_mqd
+	start_mqd -N
+}
+
 @test "php-memcached: set, get, a miss, 100 KB, array and object, delete" {
 	client php-memcached.php everyday
 }
@@ -47,6 +54,7 @@ tool() {
 }
 
 @test "php-memcached: 2,000 buffered sets, then quit" {
+	restart_without_sync
 	client php-memcached.php buffered-quit
 	has_all jobs 2000
 }
@@ -140,6 +148,7 @@ tool() {
 }
 
 @test "pylibmc: 2,000 buffered sets, then close" {
+	restart_without_sync
 	client pylibmc-client.py buffered
 	has_all jobs 2000
 }

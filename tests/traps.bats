@@ -78,6 +78,16 @@ bursts() {
 	[ "$status" -eq 0 ]
 }
 
+# libmemcached with buffered writes sends 16 KiB of sets and then gives each reply 50 ms to come;
+# after that it closes, and version 1.1 aborts the whole program. So replies must not be kept
+# together until everything that has arrived is done.
+@test "a reply is not held back until the commands behind it are done" {
+	start_mqd
+	run sockets silence
+	echo "# $output" >&3
+	[ "$status" -eq 0 ]
+}
+
 # Trap 3. A client keeps one value per key.
 
 @test "a name given twice in a get is served once" {

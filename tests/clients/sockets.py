@@ -6,6 +6,7 @@
                      unread  one big send, then close with replies unread, which resets
                      abort   one big send, then a reset before anything else
   latency WHAT       the median of 50 rounds in milliseconds, which must be below STALL
+  silence            1,500 sets in one send, three times: the longest wait for the next replies
   spaces             lines whose key has spaces, before bodies that look like commands
 """
 import fcntl
@@ -21,6 +22,7 @@ import time
 
 PORT = int(sys.argv[1])
 STALL = 20.0  # half of the 40 ms for which Linux delays an acknowledgement
+PATIENCE = 50.0  # ms without a reply after which libmemcached, with buffered writes, gives up
 VERSION = b"version\r\n"
 
 
@@ -89,6 +91,29 @@ def latency(what):
         sys.exit(1)
 
 
+def silence():
+    sock = connect()
+    longest = []
+    for _ in range(3):
+        waits, got = [], b""
+        before = time.monotonic()
+        sock.sendall(b"set q 0 0 5\r\nhello\r\n" * 1500)
+        while len(got) < len(b"STORED\r\n" * 1500):
+            data = sock.recv(65536)
+            if not data:
+                sys.exit("closed")
+            now = time.monotonic()
+            waits.append((now - before) * 1000)
+            got, before = got + data, now
+        if got != b"STORED\r\n" * 1500:
+            sys.exit(f"not what was wanted: {got!r:.100}")
+        longest.append(max(waits))
+    median = statistics.median(longest)
+    print(f"longest wait for a reply to 1,500 sets: median {median:.2f} ms of 3 rounds")
+    if median >= PATIENCE:
+        sys.exit(1)
+
+
 def spaces():
     """Refused once (not at all under noreply); then in step again, or closed. What must not be is
     that the body runs: the caller looks at the queue "victim" afterwards."""
@@ -124,4 +149,4 @@ def spaces():
     print(f"{tried} lines tried, {closed} of them cost the connection")
 
 
-{f.__name__: f for f in (burst, latency, spaces)}[sys.argv[2]](*sys.argv[3:])
+{f.__name__: f for f in (burst, latency, silence, spaces)}[sys.argv[2]](*sys.argv[3:])

@@ -1,0 +1,147 @@
+#!/usr/bin/env bats
+# mqctl, beside a busy mqd and with nothing running.
+
+load helper
+
+setup() {
+	mkdir -p "$SPOOL"
+}
+
+teardown() {
+	stop_mqd
+}
+
+ctl() {
+	"$MQCTL" -H "$SPOOL" "$@"
+}
+
+@test "put, ls, peek, cat, rm, get, flush, drop" {
+	printf one | ctl put q
+	printf 'two\nlines' | ctl put q
+	printf '' | ctl put q
+	head -c 100000 /dev/zero | ctl put q
+	run ctl ls
+	[ "$status" -eq 0 ]
+	[[ ${lines[0]} =~ ^QUEUE\ +WAITING\ +FLIGHT\ +PUT\ +TAKEN\ +BYTES\ +OLDEST$ ]]
+	[[ ${lines[1]} =~ ^q\ +4\ +0\ +4\ +0\ +100012\ +[0-9]+s$ ]]
+	run ctl peek q 3
+	[ "${#lines[@]}" -eq 3 ]
+	[[ ${lines[0]} =~ ^0000000000000001\ +3\ bytes,\ flags\ 0:\ one$ ]]
+	[[ ${lines[1]} == *"two.lines" ]]
+	run ctl peek q
+	[ "${#lines[@]}" -eq 1 ]
+	[ "$(ctl cat q 2)" = $'two\nlines' ]
+	[ "$(ctl cat q 0000000000000004 | wc -c)" = 100000 ]
+	ctl rm q 2
+	[ "$(ctl get q)" = one ]
+	[ -z "$(ctl get q)" ]
+	[ "$(ctl get q | wc -c)" = 100000 ]
+	run ctl get q
+	[ "$status" -eq 1 ]
+	printf x | ctl put q
+	printf y | ctl put q
+	[ "$(ctl flush q)" = 2 ]
+	run ctl ls q
+	[[ ${lines[1]} =~ ^q\ +0\ +0\ +6\ +6\ +0\ +-$ ]]
+	ctl drop q
+	[ ! -e "$SPOOL/q" ]
+	[ -z "$(ls -A "$SPOOL/.trash")" ]
+	ctl check
+}
+
+@test "what is not there exits with 1, nonsense with 100, a bad spool with 111" {
+	local args
+	printf x | ctl put q
+	for args in 'get nothing' 'cat q 7' 'rm q 7' 'rm nothing 1' 'peek nothing' 'drop nothing' 'ls nothing'; do
+		# shellcheck disable=SC2086
+		run ctl $args
+		[ "$status" -eq 1 ] || { echo "$args: $status"; false; }
+	done
+	for args in '' 'nonsense' 'cat q' 'cat q x' 'cat q -1' 'rm q 99999999999999999' 'peek q 0' 'peek q x' 'get' 'get q r' 'check --nonsense' 'put a/b'; do
+		# shellcheck disable=SC2086
+		run ctl $args </dev/null
+		[ "$status" -eq 100 ] || { echo "$args: $status"; false; }
+		[[ $output == mqctl:* ]]
+	done
+	run "$MQCTL" -H "$SPOOL/missing" ls
+	[ "$status" -eq 111 ]
+	[ ! -e "$SPOOL/nothing" ]
+	[ "$(count_messages q)" = 1 ]
+}
+
+@test "queues are named as ls shows them or as a client does" {
+	printf 'set .a%% 0 0 1\r\nx\r\n' | "$MQD" -H "$SPOOL"
+	ctl ls | grep -q '^%2Ea%25 '
+	[ "$(ctl cat '%2Ea%25' 1)" = x ]
+	[ "$(ctl get '.a%')" = x ]
+}
+
+@test "output that cannot be written keeps the message" {
+	[ -e /dev/full ] || skip "no /dev/full here"
+	printf x | ctl put q
+	run bash -c '"$MQCTL" -H "$SPOOL" get q >/dev/full'
+	[ "$status" -eq 111 ]
+	[ "$(ctl get q)" = x ]
+}
+
+@test "check finds what is wrong, --repair mends it, and then there is nothing" {
+	printf a | ctl put q
+	printf b | ctl put q
+	printf c | ctl put q
+	ctl check
+	truncate -s 71 "$SPOOL/q/0000000000000002"
+	truncate -s 72 "$SPOOL/q/0000000000000002"
+	mv "$SPOOL/q/0000000000000001" "$SPOOL/q/.claim/"
+	touch "$SPOOL/q/.tmp/1.1"
+	mkdir -p "$SPOOL/.trash/1.1/x"
+	sed -i 's/^range 0000000000000001/range 0000000000000004/' "$SPOOL/q/.state"
+	run ctl check
+	[ "$status" -eq 1 ]
+	[ "$(cut -d: -f1 <<<"$output" | sort)" = "$(sort <<-'END'
+		damaged q/0000000000000002
+		leftover .trash/1.1
+		leftover q/.tmp/1.1
+		miscounted q/.state
+		orphan q/.claim/0000000000000001
+		stranded q/0000000000000002
+		stranded q/0000000000000003
+	END
+	)" ]
+	run ctl check --repair
+	[ "$status" -eq 1 ]
+	run ctl check
+	[ "$output" = "bad q/.bad/0000000000000002: moved aside earlier; look at it and remove it" ]
+	rm "$SPOOL/q/.bad/0000000000000002"
+	ctl check
+	[ "$(ctl get q)$(ctl get q)" = ac ]
+}
+
+@test "all of it works beside a busy queue" {
+	start_mqd -N
+	"$PYTHON" - "$PORT" <<-'END' &
+		import socket, sys
+		s = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 10)
+		r = s.makefile("rb")
+		for i in range(3000):
+		    s.sendall(b"set q 0 0 5\r\nhello\r\n")
+		    assert r.readline() == b"STORED\r\n"
+		    if i % 3:
+		        s.sendall(b"get q\r\n")
+		        while r.readline() != b"END\r\n":
+		            pass
+	END
+	local busy=$! n=0
+	wait_for test -d "$SPOOL/q"
+	while ! gone "$busy"; do
+		ctl ls >/dev/null
+		ctl peek q 5 >/dev/null || :
+		ctl get q >/dev/null || :
+		printf x | ctl put q
+		n=$((n + 1))
+	done
+	wait "$busy"
+	[ "$n" -gt 3 ]
+	ctl check
+	ctl flush q
+	[ "$(count_messages q)" = 0 ]
+}
