@@ -1,8 +1,9 @@
 /*
  * admin.c: what operators and counters want of a spool, off the path of set and get.
  *
- * Deleting, listing, statistics, looking without taking, and the check of everything. All of
- * it works beside running traffic: what changes a queue holds its lock, what reads does not.
+ * Deleting, listing, statistics, looking without taking, and the check of everything. All
+ * of it works beside running traffic: what changes a queue holds its lock, what reads
+ * does not.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -17,7 +18,8 @@
 #include "spool.h"
 #include "spool_queue.h"
 
-#define RECOUNT_MAX 100000 /* messages that are counted anew while others wait for the lock */
+#define RECOUNT_MAX                                                                      \
+	100000 /* messages that are counted anew while others wait for the lock */
 
 int
 spool_delete(struct spool *sp, const char *queue)
@@ -62,7 +64,8 @@ remove_contents(int parent, const char *name, int depth)
 	closedir(dir);
 }
 
-/* Unlink a file, or a tree at most `depth` levels deep, without following anything out of it. */
+/* Unlink a file, or a tree at most `depth` levels deep, without following anything out of
+ * it. */
 static void
 remove_tree(int parent, const char *name, int depth)
 {
@@ -110,8 +113,8 @@ spool_list(struct spool *sp)
 		}
 		names[n] = NULL;
 		while ((errno = 0, e = readdir(dir)) != NULL &&
-		    (queue_name_decode(e->d_name, name) == -1 || e->d_type == DT_REG ||
-			e->d_type == DT_LNK || strcmp(e->d_name, "lost+found") == 0))
+		       (queue_name_decode(e->d_name, name) == -1 || e->d_type == DT_REG ||
+		        e->d_type == DT_LNK || strcmp(e->d_name, "lost+found") == 0))
 			;
 		if (e == NULL && errno != 0)
 			goto fail;
@@ -178,10 +181,10 @@ spool_stat(struct spool *sp, const char *queue, struct queue_stat *qs)
 		recount(q);
 	queue_store(q);
 	*qs = (struct queue_stat){.waiting = s->waiting,
-	    .put = s->put,
-	    .taken = s->put < s->waiting ? 0 : s->put - s->waiting,
-	    .bytes = s->bytes,
-	    .bad = s->bad};
+	                          .put = s->put,
+	                          .taken = s->put < s->waiting ? 0 : s->put - s->waiting,
+	                          .bytes = s->bytes,
+	                          .bad = s->bad};
 	message_name(name, state_candidate(s, 0));
 	if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		qs->oldest = st.st_mtime;
@@ -425,7 +428,8 @@ check_number(void *arg, int dirfd, uint64_t number, const char *name)
 /* Call `visit` for each entry of a subdirectory, "." and ".." apart. */
 static void
 each_entry(struct checker *ck, int parent, const char *subdir,
-    void (*visit)(struct checker *ck, int fd, const char *subdir, struct dirent *e))
+           void (*visit)(struct checker *ck, int fd, const char *subdir,
+                         struct dirent *e))
 {
 	struct dirent *e;
 	int fd = openat(parent, subdir, dir_flags);
@@ -433,7 +437,8 @@ each_entry(struct checker *ck, int parent, const char *subdir,
 
 	if (dir == NULL) {
 		if (errno != ENOENT)
-			found(ck, "unreadable", strerror(errno), "%s/%s", ck->queue_name, subdir);
+			found(ck, "unreadable", strerror(errno), "%s/%s", ck->queue_name,
+			      subdir);
 		close_fd(&fd);
 		return;
 	}
@@ -453,10 +458,11 @@ check_owned(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 	if (file == -1 && errno == ENOENT)
 		return;
 	if (file == -1)
-		found(ck, "foreign", strerror(errno), "%s/%s/%s", ck->queue_name, subdir, e->d_name);
+		found(ck, "foreign", strerror(errno), "%s/%s/%s", ck->queue_name, subdir,
+		      e->d_name);
 	else if (file_own(file) == 1)
 		found(ck, claim ? "orphan" : "leftover", "its owner has died", "%s/%s/%s",
-		    ck->queue_name, subdir, e->d_name);
+		      ck->queue_name, subdir, e->d_name);
 	close_fd(&file);
 }
 
@@ -465,13 +471,14 @@ check_bad(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
 	(void)fd;
 	found(ck, "bad", "moved aside earlier; look at it and remove it", "%s/%s/%s",
-	    ck->queue_name, subdir, e->d_name);
+	      ck->queue_name, subdir, e->d_name);
 }
 
 static void
 check_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const char *const known[] = {".state", ".claim", ".tmp", ".bad", ".config", NULL};
+	static const char *const known[] = {".state", ".claim",  ".tmp",
+	                                    ".bad",   ".config", NULL};
 	uint64_t number;
 
 	(void)fd, (void)subdir;
@@ -479,8 +486,8 @@ check_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 		if (strcmp(e->d_name, known[i]) == 0)
 			return;
 	if (message_name_parse(e->d_name, &number) == -1)
-		found(ck, "foreign", "not named like a message; left alone", "%s/%s", ck->queue_name,
-		    e->d_name);
+		found(ck, "foreign", "not named like a message; left alone", "%s/%s",
+		      ck->queue_name, e->d_name);
 }
 
 /* Messages that no range covers would never be found. */
@@ -492,7 +499,8 @@ check_range(void *arg, int dirfd, uint64_t number, const char *name)
 	(void)dirfd;
 	if (state_has(&ck->queue->state, number))
 		return 0;
-	found(ck, "stranded", "outside of what .state knows", "%s/%s", ck->queue_name, name);
+	found(ck, "stranded", "outside of what .state knows", "%s/%s", ck->queue_name,
+	      name);
 	if (ck->repair) {
 		state_give(&ck->queue->state, number);
 		ck->queue->state.stale = true;
@@ -515,9 +523,10 @@ check_state(struct checker *ck)
 	if (dir_each_number(q->dirfd, list_number, &l) == 0 &&
 	    (l.waiting != q->state.waiting || l.bytes != q->state.bytes)) {
 		snprintf(detail, sizeof detail,
-		    "%llu messages, %llu bytes, where there are %llu and %llu",
-		    (unsigned long long)q->state.waiting, (unsigned long long)q->state.bytes,
-		    (unsigned long long)l.waiting, (unsigned long long)l.bytes);
+		         "%llu messages, %llu bytes, where there are %llu and %llu",
+		         (unsigned long long)q->state.waiting,
+		         (unsigned long long)q->state.bytes,
+		         (unsigned long long)l.waiting, (unsigned long long)l.bytes);
 		found(ck, "miscounted", detail, "%s/.state", ck->queue_name);
 	}
 	if (ck->repair) {
@@ -550,7 +559,8 @@ check_queue(struct checker *ck)
 static void
 check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const char *const known[] = {".stats", ".clients", ".config", "lost+found", NULL};
+	static const char *const known[] = {".stats", ".clients", ".config", "lost+found",
+	                                    NULL};
 	char name[QUEUE_NAME_MAX + 1];
 	struct stat st;
 
@@ -561,8 +571,10 @@ check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *
 	if (strcmp(e->d_name, ".trash") == 0)
 		return;
 	if (queue_name_decode(e->d_name, name) == -1)
-		found(ck, "foreign", "no queue has this name; left alone", "%s", e->d_name);
-	else if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode))
+		found(ck, "foreign", "no queue has this name; left alone", "%s",
+		      e->d_name);
+	else if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	         !S_ISDIR(st.st_mode))
 		found(ck, "foreign", "not a directory; left alone", "%s", e->d_name);
 }
 
@@ -576,7 +588,8 @@ check_trash(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 int64_t
 spool_check(struct spool *sp, bool repair, spool_report *report)
 {
-	struct checker ck = {.spool = sp, .repair = repair, .report = report, .queue_name = "."};
+	struct checker ck = {
+	    .spool = sp, .repair = repair, .report = report, .queue_name = "."};
 	char **queues = spool_list(sp);
 
 	if (queues == NULL)

@@ -1,9 +1,9 @@
 /*
  * listen.c: sockets to accept on, and the processes that serve what is accepted.
  *
- * One parent accepts and forks a worker for each connection. The parent never opens a queue
- * while it may fork: a flock belongs to the open file, which a child would share. When a worker
- * is killed the parent puts back at once what the worker had claimed.
+ * One parent accepts and forks a worker for each connection. The parent never opens a
+ * queue while it may fork: a flock belongs to the open file, which a child would share.
+ * When a worker is killed the parent puts back at once what the worker had claimed.
  */
 #include "listen.h"
 
@@ -59,7 +59,8 @@ split_address(const char *address, char *host, size_t size, uint16_t *port)
 
 	if (brackets) {
 		const char *close_bracket = strchr(address++, ']');
-		if (close_bracket == NULL || (close_bracket[1] != '\0' && close_bracket[1] != ':'))
+		if (close_bracket == NULL ||
+		    (close_bracket[1] != '\0' && close_bracket[1] != ':'))
 			return -1;
 		end = close_bracket;
 		colon = close_bracket[1] == ':' ? close_bracket + 1 : NULL;
@@ -69,7 +70,8 @@ split_address(const char *address, char *host, size_t size, uint16_t *port)
 		end = colon;
 	}
 	if (colon != NULL) {
-		if (number_parse(colon + 1, strlen(colon + 1), UINT16_MAX, &n) == -1 || n == 0)
+		if (number_parse(colon + 1, strlen(colon + 1), UINT16_MAX, &n) == -1 ||
+		    n == 0)
 			return -1;
 		*port = (uint16_t)n;
 	}
@@ -99,18 +101,22 @@ listen_tcp(struct listeners *l, const char *address, uint16_t port)
 		/* Both families; a system without IPv6 has the first. */
 		in4.sin_addr.s_addr = htonl(INADDR_ANY);
 		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		if (fd == -1 || listen_on(l, fd, (struct sockaddr *)&in4, sizeof in4) == -1)
+		if (fd == -1 ||
+		    listen_on(l, fd, (struct sockaddr *)&in4, sizeof in4) == -1)
 			return -1;
 		fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		return fd == -1 ? 0 : listen_on(l, fd, (struct sockaddr *)&in6, sizeof in6);
+		return fd == -1 ? 0
+		                : listen_on(l, fd, (struct sockaddr *)&in6, sizeof in6);
 	}
 	if (inet_pton(AF_INET, host, &in4.sin_addr) == 1) {
 		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		return fd == -1 ? -1 : listen_on(l, fd, (struct sockaddr *)&in4, sizeof in4);
+		return fd == -1 ? -1
+		                : listen_on(l, fd, (struct sockaddr *)&in4, sizeof in4);
 	}
 	if (inet_pton(AF_INET6, host, &in6.sin6_addr) == 1) {
 		fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		return fd == -1 ? -1 : listen_on(l, fd, (struct sockaddr *)&in6, sizeof in6);
+		return fd == -1 ? -1
+		                : listen_on(l, fd, (struct sockaddr *)&in6, sizeof in6);
 	}
 	errno = EINVAL;
 	return -1;
@@ -191,7 +197,8 @@ sweep_for_killed(const char *spool_dir, enum spool_sync sync)
 		return;
 	uint64_t n = spool_sweep(sp);
 	if (n > 0)
-		log_error("%llu messages of killed workers put back", (unsigned long long)n);
+		log_error("%llu messages of killed workers put back",
+		          (unsigned long long)n);
 	spool_free(sp);
 }
 
@@ -209,7 +216,8 @@ reap(struct workers *w, const char *spool_dir, enum spool_sync sync)
 				break;
 			}
 		if (WIFSIGNALED(status)) {
-			log_error("worker %ld was killed by signal %d", (long)pid, WTERMSIG(status));
+			log_error("worker %ld was killed by signal %d", (long)pid,
+			          WTERMSIG(status));
 			killed = true;
 		}
 	}
@@ -220,7 +228,7 @@ reap(struct workers *w, const char *spool_dir, enum spool_sync sync)
 /* The child's whole life. */
 _Noreturn static void
 work(const struct listeners *l, int fd, const char *spool_dir, enum spool_sync sync,
-    const struct serve_options *options, const sigset_t *mask)
+     const struct serve_options *options, const sigset_t *mask)
 {
 	struct spool *sp = spool_new(spool_dir, sync);
 
@@ -239,8 +247,9 @@ work(const struct listeners *l, int fd, const char *spool_dir, enum spool_sync s
 	_exit(0);
 }
 
-/* Mostly the client left, or a process that shares the socket took it. But without descriptors
- * or memory the connection stays where it is: wait, for a worker to end or a second. */
+/* Mostly the client left, or a process that shares the socket took it. But without
+ * descriptors or memory the connection stays where it is: wait, for a worker to end or a
+ * second. */
 static void
 accept_failed(const sigset_t *unblocked)
 {
@@ -257,13 +266,19 @@ accept_failed(const sigset_t *unblocked)
 
 int
 listen_serve(const struct listeners *l, const char *spool_dir, enum spool_sync sync,
-    const struct serve_options *options)
+             const struct serve_options *options)
 {
 	struct workers w = {.max = options->max_connections};
 	struct pollfd polled[LISTEN_MAX];
 	sigset_t blocked, unblocked;
 	int r = 0;
 
+	/* Another process may accept what poll told us of; never wait for the next. */
+	for (unsigned i = 0; i < l->n; i++) {
+		int flags = fcntl(l->fds[i], F_GETFL);
+		if (flags == -1 || fcntl(l->fds[i], F_SETFL, flags | O_NONBLOCK) == -1)
+			return -1;
+	}
 	w.pids = calloc(w.max, sizeof *w.pids);
 	if (w.pids == NULL)
 		return -1;
@@ -276,16 +291,12 @@ listen_serve(const struct listeners *l, const char *spool_dir, enum spool_sync s
 	sigaddset(&blocked, SIGCHLD);
 	/* Signals arrive in ppoll alone, so none is missed between a look and a wait. */
 	sigprocmask(SIG_BLOCK, &blocked, &unblocked);
-	for (unsigned i = 0; i < l->n; i++) {
-		int flags = fcntl(l->fds[i], F_GETFL);
-		/* Another process may accept what poll told us of; never wait for the next. */
-		if (flags == -1 || fcntl(l->fds[i], F_SETFL, flags | O_NONBLOCK) == -1)
-			return -1;
+	for (unsigned i = 0; i < l->n; i++)
 		polled[i] = (struct pollfd){.fd = l->fds[i], .events = POLLIN};
-	}
 	while (!stopping) {
 		reap(&w, spool_dir, sync);
-		/* With all workers busy the next connection waits in the kernel's queue. */
+		/* With all workers busy the next connection waits in the kernel's queue.
+		 */
 		if (ppoll(polled, w.n < w.max ? l->n : 0, NULL, &unblocked) == -1) {
 			if (errno == EINTR)
 				continue;

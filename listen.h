@@ -8,8 +8,8 @@
 #include "serve.h"
 #include "spool.h"
 
-#define LISTEN_MAX 16	       /* sockets */
-#define LISTEN_PORT 22201      /* memcacheq's, and Kestrel's */
+#define LISTEN_MAX 16     /* sockets */
+#define LISTEN_PORT 22201 /* memcacheq's, and Kestrel's */
 #define LISTEN_BACKLOG 1024
 
 struct listeners {
@@ -18,22 +18,23 @@ struct listeners {
 };
 
 /*
- * Listen on a TCP address: numeric IPv4 or IPv6 (in brackets if a port follows), `localhost`,
+ * Listen on a TCP address: numeric IPv4 or IPv6 (in brackets if a port follows),
+ * `localhost`,
  * `*` for all, each with `:port` or else `port`. Returns 0; -1 with errno, EINVAL if the
  * address is malformed.
  */
 int listen_tcp(struct listeners *l, const char *address, uint16_t port);
 
-/* Listen on a Unix socket at `path`, which gets the file mode `mode`. A socket that nobody
- * listens on any more is replaced. Returns 0; -1 with errno. */
+/* Listen on a Unix socket at `path`, which gets the file mode `mode`. A socket that
+ * nobody listens on any more is replaced. Returns 0; -1 with errno. */
 int listen_unix(struct listeners *l, const char *path, mode_t mode);
 
 /*
  * Accept, and serve each connection in a process of its own, at most
- * options->max_connections at a time, until SIGTERM or SIGINT; then wait for those that are
- * served and return 0; -1 with errno if it cannot go on.
+ * options->max_connections at a time, until SIGTERM or SIGINT; then wait for those that
+ * are served and return 0; -1 with errno if it cannot go on.
  */
 int listen_serve(const struct listeners *l, const char *spool_dir, enum spool_sync sync,
-    const struct serve_options *options);
+                 const struct serve_options *options);
 
 #endif

@@ -24,7 +24,8 @@ log_verbose(void)
 	verbose = true;
 }
 
-/* A queue's name may hold control bytes: they must not reach a terminal or split a line. */
+/* A queue's name may hold control bytes: they must not reach a terminal or split a line.
+ */
 static void
 make_printable(char *s)
 {

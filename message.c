@@ -4,10 +4,10 @@
  *     mq1 <number:16> <length:10> <flags:10> <expiry:10> <tries:5> <crc32c:8 hex>\n
  *
  * All fields are zero-filled to their width, so that the body begins at the same place in
- * every file and the line can be written last, when the number is known, and rewritten where
- * it stands. The checksum runs over the body first and then over the line up to the checksum
- * itself: the number is known only under the queue's lock, and thus the body, however large,
- * has been summed before the lock is taken.
+ * every file and the line can be written last, when the number is known, and rewritten
+ * where it stands. The checksum runs over the body first and then over the line up to the
+ * checksum itself: the number is known only under the queue's lock, and thus the body,
+ * however large, has been summed before the lock is taken.
  */
 #include "message.h"
 
@@ -75,13 +75,15 @@ message_read_header(const char *line, struct message *m, uint32_t *crc)
 	    line[MESSAGE_HEADER_LEN - 1] != '\n')
 		return -1;
 	if (number_parse(line + number_field.at, number_field.width, MESSAGE_NUMBER_MAX,
-		&m->number) == -1 ||
+	                 &m->number) == -1 ||
 	    number_parse(line + length_field.at, length_field.width, MESSAGE_LENGTH_MAX,
-		&m->length) == -1 ||
-	    number_parse(line + flags_field.at, flags_field.width, UINT32_MAX, &flags) == -1 ||
+	                 &m->length) == -1 ||
+	    number_parse(line + flags_field.at, flags_field.width, UINT32_MAX, &flags) ==
+	        -1 ||
 	    number_parse(line + expiry_field.at, expiry_field.width, UINT64_MAX,
-		&m->expiry) == -1 ||
-	    number_parse(line + tries_field.at, tries_field.width, UINT32_MAX, &tries) == -1 ||
+	                 &m->expiry) == -1 ||
+	    number_parse(line + tries_field.at, tries_field.width, UINT32_MAX, &tries) ==
+	        -1 ||
 	    read_crc(line + CRC_AT, crc) == -1)
 		return -1;
 	m->flags = (uint32_t)flags;

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MESSAGE_NAME_LEN 16		    /* digits of a number, which is a file's name */
+#define MESSAGE_NAME_LEN 16 /* digits of a number, which is a file's name */
 #define MESSAGE_NUMBER_MAX 9999999999999999 /* what fits in them */
 #define MESSAGE_HEADER_LEN 69
 #define MESSAGE_LENGTH_MAX 9999999999
@@ -13,24 +13,26 @@
 struct message {
 	uint64_t number; /* place in the queue, from 1 */
 	uint64_t length; /* of the body, in bytes */
-	uint32_t flags;	 /* the client's, opaque */
+	uint32_t flags;  /* the client's, opaque */
 	uint64_t expiry; /* seconds since 1970, 0 = never; kept, not yet used */
-	uint32_t tries;	 /* failed deliveries; kept, not yet used */
+	uint32_t tries;  /* failed deliveries; kept, not yet used */
 };
 
 /*
  * Write the header line, newline included, MESSAGE_HEADER_LEN bytes without a NUL.
- * `body_crc` is the crc32c of the body; the line carries that of body and header together.
+ * `body_crc` is the crc32c of the body; the line carries that of body and header
+ * together.
  */
 void message_write_header(char *line, const struct message *m, uint32_t body_crc);
 
 /*
- * Read a header line. Returns 0 and fills *m and *crc, or -1 if a single byte of it is not
- * as message_write_header writes it.
+ * Read a header line. Returns 0 and fills *m and *crc, or -1 if a single byte of it is
+ * not as message_write_header writes it.
  */
 int message_read_header(const char *line, struct message *m, uint32_t *crc);
 
-/* The checksum that belongs into a header `line` before a body with checksum `body_crc`. */
+/* The checksum that belongs into a header `line` before a body with checksum `body_crc`.
+ */
 uint32_t message_crc(const char *line, uint32_t body_crc);
 
 /* The file name of a number: MESSAGE_NAME_LEN digits and a NUL. */

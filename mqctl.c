@@ -1,9 +1,9 @@
 /*
  * mqctl: look at the queues of a spool, and mend them.
  *
- * It works on the files alone, through spool.c and admin.c as mqd does: beside running mqds, or
- * with nothing running. Started by root it becomes the owner of the spool first, so that it
- * leaves no file there that mqd cannot open.
+ * It works on the files alone, through spool.c and admin.c as mqd does: beside running
+ * mqds, or with nothing running. Started by root it becomes the owner of the spool first,
+ * so that it leaves no file there that mqd cannot open.
  */
 #include <errno.h>
 #include <grp.h>
@@ -27,17 +27,18 @@ enum { EXIT_NOTHING = 1, EXIT_USAGE = 100, EXIT_SYSTEM = 111 };
 #define PEEK_MAX 10000 /* messages */
 #define PREVIEW 60     /* bytes of body that peek shows */
 
-static const char usage_text[] = "usage: mqctl [-H spool] command\n"
-				 "\n"
-				 "  ls [queue...]        how the queues stand\n"
-				 "  peek queue [n]       show the first n messages (1), taking none\n"
-				 "  cat queue number     print the body of a message\n"
-				 "  put queue            append standard input as a message\n"
-				 "  get queue            take the oldest message and print it\n"
-				 "  rm queue number      remove a message\n"
-				 "  flush queue          remove all messages\n"
-				 "  drop queue           remove the queue with all in it\n"
-				 "  check [--repair]     read everything, list what is wrong, mend it\n";
+static const char usage_text[] =
+    "usage: mqctl [-H spool] command\n"
+    "\n"
+    "  ls [queue...]        how the queues stand\n"
+    "  peek queue [n]       show the first n messages (1), taking none\n"
+    "  cat queue number     print the body of a message\n"
+    "  put queue            append standard input as a message\n"
+    "  get queue            take the oldest message and print it\n"
+    "  rm queue number      remove a message\n"
+    "  flush queue          remove all messages\n"
+    "  drop queue           remove the queue with all in it\n"
+    "  check [--repair]     read everything, list what is wrong, mend it\n";
 
 __attribute__((format(printf, 2, 3))) _Noreturn static void
 die(int code, const char *format, ...)
@@ -113,8 +114,8 @@ ls_queue(struct spool *sp, const char *queue)
 		fprintf(stderr, "mqctl: %s: %s\n", queue, strerror(errno));
 		return -1;
 	}
-	printf("%-24s %10" PRIu64 " %7" PRIu64 " %10" PRIu64 " %10" PRIu64 " %12" PRIu64, queue,
-	    st.waiting, st.in_flight, st.put, st.taken, st.bytes);
+	printf("%-24s %10" PRIu64 " %7" PRIu64 " %10" PRIu64 " %10" PRIu64 " %12" PRIu64,
+	       queue, st.waiting, st.in_flight, st.put, st.taken, st.bytes);
 	print_age(st.oldest);
 	if (st.bad > 0)
 		printf("  %" PRIu64 " bad", st.bad);
@@ -130,8 +131,8 @@ cmd_ls(struct spool *sp, int argc, char *argv[])
 
 	if (queues == NULL)
 		die_system("the spool");
-	printf("%-24s %10s %7s %10s %10s %12s %6s\n", "QUEUE", "WAITING", "FLIGHT", "PUT", "TAKEN",
-	    "BYTES", "OLDEST");
+	printf("%-24s %10s %7s %10s %10s %12s %6s\n", "QUEUE", "WAITING", "FLIGHT", "PUT",
+	       "TAKEN", "BYTES", "OLDEST");
 	for (int i = 0; i < argc; i++) {
 		int r = ls_queue(sp, queue_arg(argv[i]));
 		if (r == 0)
@@ -176,8 +177,8 @@ cmd_peek(struct spool *sp, int argc, char *argv[])
 	for (ssize_t i = 0; i < n; i++) {
 		switch (spool_look(sp, queue, numbers[i], &c)) {
 		case CLAIM_GOT:
-			printf("%016" PRIu64 " %10" PRIu64 " bytes, flags %" PRIu32 ":", numbers[i],
-			    c.message.length, c.message.flags);
+			printf("%016" PRIu64 " %10" PRIu64 " bytes, flags %" PRIu32 ":",
+			       numbers[i], c.message.length, c.message.flags);
 			print_preview(&c);
 			look_end(&c);
 			break;
@@ -244,7 +245,8 @@ cmd_put(struct spool *sp, int argc, char *argv[])
 	(void)argc;
 	if (push_begin(&push, sp, queue) == -1)
 		die_system(queue);
-	while ((n = read(STDIN_FILENO, buf, sizeof buf)) > 0 || (n == -1 && errno == EINTR))
+	while ((n = read(STDIN_FILENO, buf, sizeof buf)) > 0 ||
+	       (n == -1 && errno == EINTR))
 		if (n > 0 && push_write(&push, buf, (size_t)n) == -1)
 			break;
 	if (n != 0) {
@@ -267,8 +269,8 @@ cmd_get(struct spool *sp, int argc, char *argv[])
 
 	(void)argc;
 	while ((r = spool_claim(sp, queue, &c)) == CLAIM_DAMAGED)
-		fprintf(stderr, "mqctl: %s/%016" PRIu64 " is damaged: moved to .bad\n", queue,
-		    c.message.number);
+		fprintf(stderr, "mqctl: %s/%016" PRIu64 " is damaged: moved to .bad\n",
+		        queue, c.message.number);
 	if (r == CLAIM_ERROR)
 		die_system(queue);
 	if (r == CLAIM_EMPTY)
@@ -350,11 +352,11 @@ cmd_check(struct spool *sp, int argc, char *argv[])
 static const struct command {
 	const char *name;
 	int (*run)(struct spool *sp, int argc, char *argv[]); /* the exit code */
-	int min, max;					      /* arguments */
+	int min, max;                                         /* arguments */
 } commands[] = {
-    {"ls", cmd_ls, 0, 1000000}, {"peek", cmd_peek, 1, 2},   {"cat", cmd_cat, 2, 2},
-    {"put", cmd_put, 1, 1},	{"get", cmd_get, 1, 1},	    {"rm", cmd_rm, 2, 2},
-    {"flush", cmd_flush, 1, 1}, {"drop", cmd_drop, 1, 1},   {"check", cmd_check, 0, 1},
+    {"ls", cmd_ls, 0, 1000000}, {"peek", cmd_peek, 1, 2}, {"cat", cmd_cat, 2, 2},
+    {"put", cmd_put, 1, 1},     {"get", cmd_get, 1, 1},   {"rm", cmd_rm, 2, 2},
+    {"flush", cmd_flush, 1, 1}, {"drop", cmd_drop, 1, 1}, {"check", cmd_check, 0, 1},
 };
 
 /* What root leaves behind in the spool, mqd could not open. */
@@ -365,7 +367,8 @@ become_owner(const char *dir)
 
 	if (geteuid() != 0 || stat(dir, &st) == -1 || st.st_uid == 0)
 		return;
-	if (setgroups(1, &st.st_gid) == -1 || setgid(st.st_gid) == -1 || setuid(st.st_uid) == -1)
+	if (setgroups(1, &st.st_gid) == -1 || setgid(st.st_gid) == -1 ||
+	    setuid(st.st_uid) == -1)
 		die_system("becoming the owner of the spool");
 }
 
@@ -397,12 +400,14 @@ main(int argc, char *argv[])
 		if (strcmp(argv[0], cmd->name) != 0)
 			continue;
 		if (argc - 1 < cmd->min || argc - 1 > cmd->max)
-			die(EXIT_USAGE, "%s: wrong number of arguments; mqctl -h tells", cmd->name);
+			die(EXIT_USAGE, "%s: wrong number of arguments; mqctl -h tells",
+			    cmd->name);
 		code = cmd->run(sp, argc - 1, argv + 1);
 		if (fflush(stdout) == EOF)
 			die_system("standard output");
 		spool_free(sp);
 		return code;
 	}
-	die(EXIT_USAGE, "%s: no such command; mqctl -h tells", argc > 0 ? argv[0] : "(none)");
+	die(EXIT_USAGE, "%s: no such command; mqctl -h tells",
+	    argc > 0 ? argv[0] : "(none)");
 }

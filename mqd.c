@@ -1,9 +1,10 @@
 /*
  * mqd: a message queue that speaks the memcache protocol and has no daemon of its own.
  *
- * A super-server starts one mqd for each connection. It reads memcache commands: `set` appends
- * a message to a queue, `get` takes the oldest out of it. Each message is a file, each queue a
- * directory below the spool; processes know of each other through these files alone.
+ * A super-server starts one mqd for each connection. It reads memcache commands: `set`
+ * appends a message to a queue, `get` takes the oldest out of it. Each message is a file,
+ * each queue a directory below the spool; processes know of each other through these
+ * files alone.
  *
  * To know the system, read the heads of these files, in this order:
  *
@@ -15,8 +16,8 @@
  *     mqctl.c    the operator's command
  *
  * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,
- * stats.c (counters), listen.c (accepting, without a super-server), os.c, log.c, number.c,
- * crc32c.c.
+ * stats.c (counters), listen.c (accepting, without a super-server), os.c, log.c,
+ * number.c, crc32c.c.
  */
 #include <errno.h>
 #include <grp.h>
@@ -104,7 +105,8 @@ parse_number(const char *option, const char *s, uint64_t min, uint64_t max)
 	uint64_t n;
 
 	if (number_parse_size(s, max, &n) == -1 || n < min)
-		die_usage("%s %s: must be a number from %" PRIu64 " to %" PRIu64, option, s, min, max);
+		die_usage("%s %s: must be a number from %" PRIu64 " to %" PRIu64, option,
+		          s, min, max);
 	return n;
 }
 
@@ -113,8 +115,9 @@ parse_suboptions(struct options *o, char *s)
 {
 	enum { SYNC, IDLE_TIMEOUT };
 	char *const names[] = {[SYNC] = "sync", [IDLE_TIMEOUT] = "idle_timeout", NULL};
-	static const char *const syncs[] = {
-	    [SPOOL_SYNC_FULL] = "full", [SPOOL_SYNC_PUSH] = "push", [SPOOL_SYNC_NONE] = "none"};
+	static const char *const syncs[] = {[SPOOL_SYNC_FULL] = "full",
+	                                    [SPOOL_SYNC_PUSH] = "push",
+	                                    [SPOOL_SYNC_NONE] = "none"};
 	char *value;
 
 	while (*s != '\0') {
@@ -123,7 +126,8 @@ parse_suboptions(struct options *o, char *s)
 		if (name == -1 || value == NULL)
 			die_usage("-o %s: no such option, or it lacks its value", whole);
 		if (name == IDLE_TIMEOUT) {
-			o->serve.idle_timeout = (int)parse_number("-o idle_timeout", value, 0, 1000000);
+			o->serve.idle_timeout =
+			    (int)parse_number("-o idle_timeout", value, 0, 1000000);
 			continue;
 		}
 		unsigned i = 0;
@@ -173,7 +177,8 @@ parse_options(struct options *o, int argc, char *argv[])
 			o->mode = parse_mode(optarg);
 			break;
 		case 'B':
-			o->serve.max_body = parse_number("-B", optarg, 1, MESSAGE_LENGTH_MAX);
+			o->serve.max_body =
+			    parse_number("-B", optarg, 1, MESSAGE_LENGTH_MAX);
 			break;
 		case 'c':
 			o->serve.max_connections = parse_number("-c", optarg, 1, 1 << 20);
@@ -211,7 +216,9 @@ parse_options(struct options *o, int argc, char *argv[])
 			exit(0);
 		default: {
 			char letter[2] = {(char)optopt, '\0'};
-			die_usage(c == ':' ? "-%s lacks its value" : "-%s: no such option", letter);
+			die_usage(c == ':' ? "-%s lacks its value"
+			                   : "-%s: no such option",
+			          letter);
 		}
 		}
 	}
@@ -219,8 +226,8 @@ parse_options(struct options *o, int argc, char *argv[])
 		die_usage("%s: mqd takes options alone", argv[optind]);
 }
 
-/* Under a super-server standard error is often the client's socket, which nothing but replies
- * may reach. */
+/* Under a super-server standard error is often the client's socket, which nothing but
+ * replies may reach. */
 static void
 choose_log(void)
 {
@@ -230,8 +237,8 @@ choose_log(void)
 		log_to_syslog();
 }
 
-/* Become another user for good. /etc/passwd is read directly: a static program cannot ask the
- * name services of the system; a number works for users that are not in the file. */
+/* Become another user for good. /etc/passwd is read directly: a static program cannot ask
+ * the name services of the system; a number works for users that are not in the file. */
 static void
 become(const char *user)
 {
@@ -245,7 +252,8 @@ become(const char *user)
 		gid = (gid_t)id;
 	} else {
 		FILE *f = fopen("/etc/passwd", "re");
-		while (f != NULL && (pw = fgetpwent(f)) != NULL && strcmp(pw->pw_name, user) != 0)
+		while (f != NULL && (pw = fgetpwent(f)) != NULL &&
+		       strcmp(pw->pw_name, user) != 0)
 			;
 		if (pw == NULL)
 			die_usage("-u %s: no such user in /etc/passwd", user);
@@ -265,7 +273,8 @@ bind_all(struct listeners *l, const struct options *o)
 	uint16_t port = o->port != 0 ? o->port : LISTEN_PORT;
 
 	if (geteuid() == 0 && o->user == NULL)
-		die_usage("as root it listens only with -u: the user to run as, or -u root");
+		die_usage(
+		    "as root it listens only with -u: the user to run as, or -u root");
 	for (unsigned i = 0; i < o->naddresses; i++)
 		if (listen_tcp(l, o->addresses[i], port) == -1)
 			die_system(o->addresses[i]);
@@ -303,8 +312,9 @@ passed_fds(void)
 }
 
 /*
- * Find out how we were started. Fills *l with sockets to accept on, or returns the descriptor
- * of the one connection to serve; -1 with no listener means standard input and output.
+ * Find out how we were started. Fills *l with sockets to accept on, or returns the
+ * descriptor of the one connection to serve; -1 with no listener means standard input and
+ * output.
  */
 static int
 find_socket(struct listeners *l)
@@ -356,9 +366,9 @@ int
 main(int argc, char *argv[])
 {
 	struct options o = {.spool = DEFAULT_SPOOL,
-	    .mode = 0700,
-	    .sync = SPOOL_SYNC_FULL,
-	    .serve = {.max_body = 1 << 20, .max_connections = 1024}};
+	                    .mode = 0700,
+	                    .sync = SPOOL_SYNC_FULL,
+	                    .serve = {.max_body = 1 << 20, .max_connections = 1024}};
 	struct listeners l = {.n = 0};
 	int fd = -1;
 

@@ -2,8 +2,8 @@
  * number.c: the one strict reader of numbers, and fixed-width decimal for files.
  *
  * Everything that comes from outside as a number (a command's words, an option, a file's
- * header) goes through number_parse, so that "12x", "-1", "+1", " 1" and what overflows are
- * refused everywhere alike.
+ * header) goes through number_parse, so that "12x", "-1", "+1", " 1" and what overflows
+ * are refused everywhere alike.
  */
 #include "number.h"
 

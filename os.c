@@ -62,8 +62,8 @@ os_rename_noreplace(int fromdir, const char *from, int todir, const char *to)
 		return resolve_existing(fromdir, from, todir, to);
 	if (errno != EINVAL && errno != ENOSYS)
 		return -1;
-	/* The system or this file system has no such rename. A directory cannot be linked, and
-	 * is only ever moved aside, where a lost race costs nothing. */
+	/* The system or this file system has no such rename. A directory cannot be
+	 * linked, and is only ever moved aside, where a lost race costs nothing. */
 	if (fstatat(fromdir, from, &st, AT_SYMLINK_NOFOLLOW) == -1)
 		return -1;
 	if (S_ISDIR(st.st_mode))

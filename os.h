@@ -8,19 +8,21 @@
 
 /*
  * Rename within one file system; never replaces what stands at the new name.
- * Returns 0; -1 with errno, EEXIST if something else stands there. If both names already are
- * the same file (a portable rename was cut short by a kill) it is finished: returns 0.
+ * Returns 0; -1 with errno, EEXIST if something else stands there. If both names already
+ * are the same file (a portable rename was cut short by a kill) it is finished: returns
+ * 0.
  */
 int os_rename_noreplace(int fromdir, const char *from, int todir, const char *to);
 
-/* The identity of this boot of the kernel, OS_BOOT_ID_LEN characters without a NUL; all '-'
- * where the system has none, and then a reboot goes unnoticed. */
+/* The identity of this boot of the kernel, OS_BOOT_ID_LEN characters without a NUL; all
+ * '-' where the system has none, and then a reboot goes unnoticed. */
 void os_boot_id(char *id);
 
 /* CLOCK_MONOTONIC in milliseconds. */
 uint64_t os_monotonic_ms(void);
 
-/* Acknowledge what was received on socket `fd` now, not in the hope of data to send along. */
+/* Acknowledge what was received on socket `fd` now, not in the hope of data to send
+ * along. */
 void os_quick_ack(int fd);
 
 #endif

@@ -1,13 +1,13 @@
 /*
  * proto.c: bytes of the memcache text protocol to commands.
  *
- * A line is split at spaces, its first word looked up in a table, and the rest checked against
- * the table's row: how many words, where the length of a data block stands, where `noreply`
- * may. Most memcache commands mean nothing to a queue and need no more than their row, which
- * has the fixed answer that keeps a client content and in step.
+ * A line is split at spaces, its first word looked up in a table, and the rest checked
+ * against the table's row: how many words, where the length of a data block stands, where
+ * `noreply` may. Most memcache commands mean nothing to a queue and need no more than
+ * their row, which has the fixed answer that keeps a client content and in step.
  *
- * The one rule behind the details: a data block is never run as commands. When a line that
- * announces one is refused, its length is still believed if there is one at all.
+ * The one rule behind the details: a data block is never run as commands. When a line
+ * that announces one is refused, its length is still believed if there is one at all.
  */
 #include "proto.h"
 
@@ -24,9 +24,9 @@
 static const struct row {
 	const char *name;
 	enum verb verb;
-	size_t min, max;   /* words, the name included */
-	size_t block;	   /* the word that is the length of a data block; 0: there is none */
-	size_t noreply;	   /* the first word that may be `noreply`; 0: none may */
+	size_t min, max; /* words, the name included */
+	size_t block; /* the word that is the length of a data block; 0: there is none */
+	size_t noreply;    /* the first word that may be `noreply`; 0: none may */
 	const char *reply; /* of VERB_FIXED */
 } table[] = {
     {"set", VERB_SET, 5, 6, 4, 5, NULL},
@@ -87,7 +87,7 @@ proto_too_long(const char *line, size_t len)
 	if (len <= PROTO_LINE_MAX)
 		return false;
 	return len > PROTO_GET_MAX ||
-	    (memcmp(line, "get ", 4) != 0 && memcmp(line, "gets ", 5) != 0);
+	       (memcmp(line, "get ", 4) != 0 && memcmp(line, "gets ", 5) != 0);
 }
 
 /* A line taken apart: all words counted, the first and the last ones kept. */
@@ -115,23 +115,25 @@ split(struct words *w, const char *line, const char *end, size_t enough)
 }
 
 /*
- * A command with a data block has more words than it should, because of a space in its key, or
- * one less, because its key is empty. Counted from the end of the line, a `noreply` apart, the
- * length of what follows is where it belongs.
+ * A command with a data block has more words than it should, because of a space in its
+ * key, or one less, because its key is empty. Counted from the end of the line, a
+ * `noreply` apart, the length of what follows is where it belongs.
  */
 static void
-parse_misshaped_block(const struct row *row, const struct words *w, struct command *c)
+parse_misshaped_block(const struct row *row, const struct words *w, struct word name,
+                      struct command *c)
 {
 	size_t from_end = row->min - 1 - row->block;
-	bool empty_key = w->first[0].s + w->first[0].len + 1 < c->end &&
-	    w->first[0].s[w->first[0].len + 1] == ' ';
+	const char *behind = name.s + name.len;
+	bool empty_key = c->end - behind > 1 && behind[1] == ' ';
 
 	c->noreply = is(w->last[0], "noreply");
 	if (c->noreply)
 		from_end++;
 	c->reply = "ERROR";
 	if ((w->n > row->min || (empty_key && w->n + 1 >= row->min)) &&
-	    number_parse(w->last[from_end].s, w->last[from_end].len, INT64_MAX, &c->bytes) == 0) {
+	    number_parse(w->last[from_end].s, w->last[from_end].len, INT64_MAX,
+	                 &c->bytes) == 0) {
 		c->has_block = true;
 		c->reply = BAD_FORMAT;
 	}
@@ -161,7 +163,7 @@ parse_delete(const struct words *w, size_t n, struct command *c)
 	if (n > 3)
 		c->reply = "ERROR";
 	else if (n == 3 &&
-	    number_parse(w->first[2].s, w->first[2].len, UINT32_MAX, &ignored) == -1)
+	         number_parse(w->first[2].s, w->first[2].len, UINT32_MAX, &ignored) == -1)
 		c->reply = BAD_FORMAT;
 }
 
@@ -174,7 +176,7 @@ proto_parse(const char *line, size_t len, struct command *c)
 
 	*c = (struct command){.verb = VERB_FIXED, .end = line + len};
 	proto_next_word(c->end, &name);
-	row = find_row(name);
+	row = name.s != NULL ? find_row(name) : NULL;
 	if (row == NULL) {
 		c->reply = "ERROR";
 		return;
@@ -193,7 +195,7 @@ proto_parse(const char *line, size_t len, struct command *c)
 	bool shaped = n >= row->min && w.n <= row->max;
 	if (row->block != 0 && row->max != MANY) {
 		if (!shaped || n > row->min) {
-			parse_misshaped_block(row, &w, c);
+			parse_misshaped_block(row, &w, name, c);
 			return;
 		}
 	} else if (!shaped) {
@@ -240,7 +242,7 @@ proto_refuse_binary(const char *request, size_t len, char *reply)
 	reply[0] = (char)0x81; /* magic: response */
 	if (len > 1)
 		reply[1] = request[1]; /* opcode */
-	reply[7] = (char)0x81;	       /* status 0x0081: unknown command */
+	reply[7] = (char)0x81;         /* status 0x0081: unknown command */
 	reply[11] = (char)text_len;
 	if (len >= 16)
 		memcpy(reply + 12, request + 12, 4); /* opaque */

@@ -6,10 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PROTO_LINE_MAX 2048   /* bytes of a command line with its end */
-#define PROTO_GET_MAX 65536   /* the same for get and gets, which may name many queues */
-#define PROTO_KEY_MAX 250     /* bytes of a key, as in memcached */
-#define PROTO_BINARY 0x80     /* first byte of a request in the binary protocol */
+#define PROTO_LINE_MAX 2048 /* bytes of a command line with its end */
+#define PROTO_GET_MAX 65536 /* the same for get and gets, which may name many queues */
+#define PROTO_KEY_MAX 250   /* bytes of a key, as in memcached */
+#define PROTO_BINARY 0x80   /* first byte of a request in the binary protocol */
 #define PROTO_BINARY_HEADER 24
 
 enum verb {
@@ -31,8 +31,8 @@ struct word {
 struct command {
 	enum verb verb;
 	const char *reply; /* if not NULL: the one line to answer, whatever the verb */
-	bool noreply;	   /* the client reads no answer */
-	bool has_block;	   /* a data block of `bytes` and CRLF follows the line */
+	bool noreply;      /* the client reads no answer */
+	bool has_block;    /* a data block of `bytes` and CRLF follows the line */
 	uint64_t bytes;
 	struct word key; /* the first key; s is NULL if there is none */
 	const char *end; /* of the line, for proto_next_word */
@@ -40,9 +40,10 @@ struct command {
 };
 
 /*
- * Read the command line of `len` bytes, without its line end. Always fills *c, whose words
- * point into the line; a line that is no command or is malformed has its reply in c->reply.
- * Specification: memcached's doc/protocol.txt, and what clients were seen to do beyond it.
+ * Read the command line of `len` bytes, without its line end. Always fills *c, whose
+ * words point into the line; a line that is no command or is malformed has its reply in
+ * c->reply. Specification: memcached's doc/protocol.txt, and what clients were seen to do
+ * beyond it.
  */
 void proto_parse(const char *line, size_t len, struct command *c);
 
@@ -52,14 +53,14 @@ bool proto_too_long(const char *line, size_t len);
 /* Step to the next word of the line behind `word`; s becomes NULL at the end. */
 void proto_next_word(const char *end, struct word *word);
 
-/* Why a key cannot name a queue: the reply, or NULL if it can. Writes the queue's directory
- * name to `dir`, of QUEUE_NAME_MAX + 1 bytes. */
+/* Why a key cannot name a queue: the reply, or NULL if it can. Writes the queue's
+ * directory name to `dir`, of QUEUE_NAME_MAX + 1 bytes. */
 const char *proto_key_error(struct word key, char *dir);
 
 /*
- * The answer to a request in the binary protocol, of which `len` bytes are here. Writes at
- * most 64 bytes to `reply` and returns how many.
- * Specification: memcached's doc/protocol-binary.txt.
+ * The answer to a request in the binary protocol, of which `len` bytes are here. Writes
+ * at most 64 bytes to `reply` and returns how many. Specification: memcached's
+ * doc/protocol-binary.txt.
  */
 size_t proto_refuse_binary(const char *request, size_t len, char *reply);
 

@@ -1,9 +1,10 @@
 /*
  * queue_name.c: the directory name of a queue.
  *
- * Any bytes but NUL and slash can be a queue's name on the wire. On disk a name must be one
- * that a shell and a pair of eyes can take, must not hide (a leading dot is machinery), and
- * must lead back to exactly one name; so everything unusual is percent-encoded.
+ * Any bytes but NUL and slash can be a queue's name on the wire. On disk a name must be
+ * one that a shell and a pair of eyes can take, must not hide (a leading dot is
+ * machinery), and must lead back to exactly one name; so everything unusual is
+ * percent-encoded.
  */
 #include "queue_name.h"
 
@@ -23,7 +24,8 @@ queue_name_encode(const char *name, size_t len, char *dir)
 	for (size_t i = 0; i < len; i++) {
 		unsigned char c = (unsigned char)name[i];
 		bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') ||
-		    (c >= 'a' && c <= 'z') || (c != '\0' && strchr("_-.:@=,~+{}", c) != NULL);
+		             (c >= 'a' && c <= 'z') ||
+		             (c != '\0' && strchr("_-.:@=,~+{}", c) != NULL);
 
 		if (c == '\0' || c == '/') {
 			errno = EINVAL;
@@ -48,7 +50,8 @@ queue_name_encode(const char *name, size_t len, char *dir)
 static int
 hex_digit(char c)
 {
-	const char *digits = "0123456789ABCDEF", *p = c == '\0' ? NULL : strchr(digits, c);
+	const char *digits = "0123456789ABCDEF",
+	           *p = c == '\0' ? NULL : strchr(digits, c);
 
 	return p == NULL ? -1 : (int)(p - digits);
 }
@@ -75,4 +78,3 @@ queue_name_decode(const char *dir, char *name)
 		return -1;
 	return (int)n;
 }
-

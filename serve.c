@@ -1,15 +1,16 @@
 /*
  * serve.c: one connection, from its first byte to its last.
  *
- * Bytes are read into one buffer and answered from another; both are fixed, and a body that is
- * larger passes through in pieces. Replies are written when the buffer is full or when all
- * commands that have arrived are answered, so commands that come together are answered
- * together. A message leaves the spool in three steps: it is claimed, its bytes go into the
- * output, and once these have been written (`flush`) the claim is finished; if the write fails
- * the claim is released, and the message is back at its place.
+ * Bytes are read into one buffer and answered from another; both are fixed, and a body
+ * that is larger passes through in pieces. Replies are written when the buffer is full or
+ * when all commands that have arrived are answered, so commands that come together are
+ * answered together. A message leaves the spool in three steps: it is claimed, its bytes
+ * go into the output, and once these have been written (`flush`) the claim is finished;
+ * if the write fails the claim is released, and the message is back at its place.
  *
- * A client that cannot be written to any more may still have sent commands that count: they
- * are carried out to the end of what it sent, except that nothing is taken out for it.
+ * A client that cannot be written to any more may still have sent commands that count:
+ * they are carried out to the end of what it sent, except that nothing is taken out for
+ * it.
  */
 #include "serve.h"
 
@@ -37,21 +38,25 @@
 
 #define IN_SIZE (PROTO_GET_MAX + 1) /* one byte more than any line may have */
 #define OUT_SIZE 16384
-#define CLAIMS_MAX 16	      /* delivered but not yet written; fewer than the spool's handles */
-#define GRACE_SECONDS 5	      /* for the command at hand after a request to terminate */
-#define LINGER_BYTES (1 << 20) /* read and dropped so that a last reply is not lost to a reset */
+#define CLAIMS_MAX                                                                       \
+	16              /* delivered but not yet written; fewer than the spool's handles \
+	                 */
+#define GRACE_SECONDS 5 /* for the command at hand after a request to terminate */
+#define LINGER_BYTES                                                                     \
+	(1 << 20) /* read and dropped so that a last reply is not lost to a reset */
 
 static struct connection {
 	struct spool *spool;
 	const struct serve_options *options;
 	int in, out;
 	bool is_socket, is_tcp;
-	bool closing;	   /* nothing further is to be read */
-	bool linger;	   /* the client may still be sending when we close */
+	bool closing;      /* nothing further is to be read */
+	bool linger;       /* the client may still be sending when we close */
 	bool reader_gone;  /* nothing can be written any more */
 	bool input_ends;   /* nothing further is read, but what was read is carried out */
-	bool owes_ack;	   /* something was read since we last wrote */
-	int logged_error;  /* the errno last logged: a full disk is told once, not a million times */
+	bool owes_ack;     /* something was read since we last wrote */
+	int logged_error;  /* the errno last logged: a full disk is told once, not a
+	                      million times */
 	size_t start, end; /* what is unread in in_buf */
 	size_t out_len;
 	struct claim claims[CLAIMS_MAX]; /* whose messages lie complete in out_buf */
@@ -61,14 +66,14 @@ static struct connection {
 } conn;
 
 static volatile sig_atomic_t terminating; /* seconds since the request, from 1 */
-static volatile sig_atomic_t idle;	  /* blocked in a read, with no command at hand */
+static volatile sig_atomic_t idle;        /* blocked in a read, with no command at hand */
 
 void
 serve_terminate(void)
 {
-	/* Locks, claims and temporary files are the kernel's to release; an idle connection has
-	 * nothing else. Otherwise the alarm makes sure that no call blocks for ever, also one
-	 * that begins just after this. */
+	/* Locks, claims and temporary files are the kernel's to release; an idle
+	 * connection has nothing else. Otherwise the alarm makes sure that no call blocks
+	 * for ever, also one that begins just after this. */
 	if (idle)
 		_exit(0);
 	terminating++;
@@ -102,8 +107,17 @@ times_out(void)
 	return conn.is_socket && conn.options->idle_timeout > 0;
 }
 
-/* What a client sent before it left still counts. But one that is there and cannot be written
- * to would wait for its replies for ever. */
+/* After a read or write that failed: shall it be tried again? */
+static bool
+may_go_on(int fd, short events)
+{
+	if (errno == EINTR)
+		return !out_of_grace();
+	return errno == EAGAIN && !times_out() && wait_for(fd, events);
+}
+
+/* What a client sent before it left still counts. But one that is there and cannot be
+ * written to would wait for its replies for ever. */
 static void
 reader_is_gone(int error)
 {
@@ -118,16 +132,10 @@ write_out(void)
 	size_t done = 0;
 
 	while (done < conn.out_len && !conn.reader_gone) {
-		ssize_t n = conn.is_socket
-		    ? send(conn.out, conn.out_buf + done, conn.out_len - done, MSG_NOSIGNAL)
-		    : write(conn.out, conn.out_buf + done, conn.out_len - done);
+		ssize_t n = write(conn.out, conn.out_buf + done, conn.out_len - done);
 		if (n > 0)
 			done += (size_t)n;
-		else if (errno == EINTR && !out_of_grace())
-			continue;
-		else if (errno == EAGAIN && !times_out() && wait_for(conn.out, POLLOUT))
-			continue;
-		else
+		else if (!may_go_on(conn.out, POLLOUT))
 			reader_is_gone(errno);
 	}
 	stats_add(STATS_BYTES_WRITTEN, done);
@@ -207,7 +215,8 @@ reply_error(const struct command *c, const char *queue, int error)
 	if (c->noreply)
 		return;
 	if (error == ENOSPC || error == EDQUOT)
-		put_line("SERVER_ERROR out of memory storing object (%s)", strerror(error));
+		put_line("SERVER_ERROR out of memory storing object (%s)",
+		         strerror(error));
 	else
 		put_line("SERVER_ERROR %s", strerror(error));
 }
@@ -216,8 +225,9 @@ reply_error(const struct command *c, const char *queue, int error)
  * Input
  */
 
-/* Read more, waiting for it. Before that everything is answered: the client may be waiting as
- * well. `between` says that no command is at hand. Returns false if nothing more comes. */
+/* Read more, waiting for it. Before that everything is answered: the client may be
+ * waiting as well. `between` says that no command is at hand. Returns false if nothing
+ * more comes. */
 static bool
 fill(bool between)
 {
@@ -235,7 +245,8 @@ fill(bool between)
 		conn.end -= conn.start;
 		conn.start = 0;
 	}
-	if (!conn.is_socket && conn.options->idle_timeout > 0 && !wait_for(conn.in, POLLIN))
+	if (!conn.is_socket && conn.options->idle_timeout > 0 &&
+	    !wait_for(conn.in, POLLIN))
 		return false;
 	for (;;) {
 		if (between)
@@ -248,11 +259,7 @@ fill(bool between)
 		idle = 0;
 		if (n > 0)
 			break;
-		if (n == 0 || (n == -1 && errno != EINTR && errno != EAGAIN))
-			return false;
-		if (errno == EINTR && (between ? terminating : out_of_grace()))
-			return false;
-		if (errno == EAGAIN && (times_out() || !wait_for(conn.in, POLLIN)))
+		if (n == 0 || (between && terminating) || !may_go_on(conn.in, POLLIN))
 			return false;
 	}
 	conn.end += (size_t)n;
@@ -265,7 +272,8 @@ static void
 refuse_binary(void)
 {
 	char packet[64];
-	size_t len = proto_refuse_binary(conn.in_buf + conn.start, conn.end - conn.start, packet);
+	size_t len =
+	    proto_refuse_binary(conn.in_buf + conn.start, conn.end - conn.start, packet);
 
 	put_bytes(packet, len);
 	log_error("a client speaks the binary protocol: refused");
@@ -304,7 +312,8 @@ next_line(const char **line, size_t *len)
 	}
 }
 
-/* Bytes that are here, `max` at the most; waits for the first. 0 if nothing more comes. */
+/* Bytes that are here, `max` at the most; waits for the first. 0 if nothing more comes.
+ */
 static size_t
 available(uint64_t max)
 {
@@ -317,8 +326,8 @@ available(uint64_t max)
 
 enum block_end { BLOCK_CUT, BLOCK_BAD, BLOCK_GOOD };
 
-/* Read the CRLF behind a data block. Where there is something else the block was longer than
- * announced, or shorter: the stream is in step again behind the next newline. */
+/* Read the CRLF behind a data block. Where there is something else the block was longer
+ * than announced, or shorter: the stream is in step again behind the next newline. */
 static enum block_end
 end_block(void)
 {
@@ -353,8 +362,8 @@ swallow(uint64_t bytes)
  * Commands
  */
 
-/* Receive a body into a push. On return the data block is read to its end, whatever happened
- * to the push: *error is 0, or why it failed, and then it is aborted. */
+/* Receive a body into a push. On return the data block is read to its end, whatever
+ * happened to the push: *error is 0, or why it failed, and then it is aborted. */
 static enum block_end
 receive_body(struct push *push, uint64_t bytes, int *error)
 {
@@ -414,8 +423,8 @@ do_set(const struct command *c)
 			reply(c, refusal);
 		return;
 	}
-	/* A small body is waited for before a file is made: it costs a slow client nothing but
-	 * its own time. From here on c->key is overwritten. */
+	/* A small body is waited for before a file is made: it costs a slow client
+	 * nothing but its own time. From here on c->key is overwritten. */
 	if (!gather(c->bytes + 1))
 		return;
 	stats_add(STATS_CMD_SET, 1);
@@ -451,12 +460,12 @@ stream_body(const struct claim *claim)
 		if (conn.reader_gone)
 			return;
 		ssize_t n = claim_read(claim, conn.out_buf + conn.out_len,
-		    OUT_SIZE - conn.out_len, at);
+		                       OUT_SIZE - conn.out_len, at);
 		if (n <= 0) {
 			/* It was read without an error a moment ago, and its length is
 			 * announced: only closing tells the client. */
 			log_error("reading a message that is being sent: %s",
-			    n == 0 ? "truncated" : strerror(errno));
+			          n == 0 ? "truncated" : strerror(errno));
 			conn.out_len = 0;
 			conn.reader_gone = conn.closing = true;
 			return;
@@ -474,17 +483,17 @@ send_message(struct word key, bool with_cas, struct claim *claim)
 	if (conn.nclaims == CLAIMS_MAX || OUT_SIZE - conn.out_len < PROTO_KEY_MAX + 64)
 		flush();
 	if (with_cas)
-		put_line("VALUE %.*s %" PRIu32 " %" PRIu64 " %" PRIu64, (int)key.len, key.s,
-		    m->flags, m->length, m->number);
+		put_line("VALUE %.*s %" PRIu32 " %" PRIu64 " %" PRIu64, (int)key.len,
+		         key.s, m->flags, m->length, m->number);
 	else
 		put_line("VALUE %.*s %" PRIu32 " %" PRIu64, (int)key.len, key.s, m->flags,
-		    m->length);
+		         m->length);
 	if (claim->body != NULL && m->length <= OUT_SIZE - conn.out_len)
 		put_bytes(claim->body, (size_t)m->length);
 	else
 		stream_body(claim);
-	/* If a piece could not be written, the next flush sees that the reader is gone and
-	 * releases this claim like all others. */
+	/* If a piece could not be written, the next flush sees that the reader is gone
+	 * and releases this claim like all others. */
 	put_bytes("\r\n", 2);
 	conn.claims[conn.nclaims++] = *claim;
 }
@@ -502,7 +511,7 @@ get_one(struct word key, bool with_cas)
 	stats_add(STATS_CMD_GET, 1);
 	while ((r = spool_claim(conn.spool, queue, &claim)) == CLAIM_DAMAGED)
 		log_error("%s/%016" PRIu64 " is damaged: moved to %s/.bad", queue,
-		    claim.message.number, queue);
+		          claim.message.number, queue);
 	if (r == CLAIM_ERROR) {
 		int e = errno;
 		log_spool_error(queue, e);
@@ -533,15 +542,16 @@ add_word(struct word_set *set, struct word w)
 	for (i = 0; i < w.len; i++)
 		hash = (hash ^ (unsigned char)w.s[i]) * 1099511628211u;
 	for (i = (size_t)hash & mask; set->words[i].s != NULL; i = (i + 1) & mask)
-		if (set->words[i].len == w.len && memcmp(set->words[i].s, w.s, w.len) == 0)
+		if (set->words[i].len == w.len &&
+		    memcmp(set->words[i].s, w.s, w.len) == 0)
 			return false;
 	set->words[i] = w;
 	return true;
 }
 
 /*
- * All names are looked at before the first message is taken: a refused command takes none. A
- * name given twice is served once, because clients keep one value for a key.
+ * All names are looked at before the first message is taken: a refused command takes
+ * none. A name given twice is served once, because clients keep one value for a key.
  */
 static void
 do_get(const struct command *c)
@@ -579,8 +589,8 @@ do_get(const struct command *c)
 			}
 		free(set.words);
 	}
-	/* What was taken must reach the application: an error line would make most clients
-	 * throw it away. */
+	/* What was taken must reach the application: an error line would make most
+	 * clients throw it away. */
 	if (error != 0 && conn.nclaims == before)
 		reply_error(c, queue, error);
 	else
@@ -677,7 +687,8 @@ stats_queue(const struct command *c)
 	for (size_t i = 0; queues[i] != NULL; i++) {
 		int len = queue_name_decode(queues[i], name);
 		if (len != -1 && spool_stat(conn.spool, queues[i], &qs) == 1)
-			put_line("STAT %.*s %" PRIu64 "/%" PRIu64, len, name, qs.put, qs.taken);
+			put_line("STAT %.*s %" PRIu64 "/%" PRIu64, len, name, qs.put,
+			         qs.taken);
 	}
 	spool_list_free(queues);
 	put_line("END");
@@ -713,7 +724,8 @@ do_stats(const struct command *c)
 		stats_reset();
 		put_line("RESET");
 	} else {
-		put_line("END"); /* slabs, items, sizes, ...: there is nothing of the kind here */
+		put_line("END"); /* slabs, items, sizes, ...: there is nothing of the kind
+		                    here */
 	}
 }
 
@@ -754,7 +766,7 @@ run(const struct command *c)
 static void
 prepare_socket(void)
 {
-	struct sockaddr_storage address;
+	struct sockaddr_storage address = {0};
 	socklen_t len = sizeof address;
 	int on = 1;
 
@@ -773,8 +785,8 @@ prepare_socket(void)
 	}
 }
 
-/* Closing a socket with unread input resets the connection, and the client may never see our
- * last words. So say that we are done, and read on for a moment. */
+/* Closing a socket with unread input resets the connection, and the client may never see
+ * our last words. So say that we are done, and read on for a moment. */
 static void
 linger(void)
 {
@@ -804,7 +816,8 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 	conn.options = options;
 	conn.in = in;
 	conn.out = out;
-	conn.closing = conn.linger = conn.reader_gone = conn.input_ends = conn.owes_ack = false;
+	conn.closing = conn.linger = conn.reader_gone = conn.input_ends = conn.owes_ack =
+	    false;
 	conn.start = conn.end = conn.out_len = conn.nclaims = 0;
 	prepare_socket();
 	if (dirfd != -1 && stats_open(dirfd) == -1)

@@ -9,17 +9,18 @@
 #define MQD_VERSION "1.0.0"
 
 struct serve_options {
-	uint64_t max_body;	/* bytes; a larger one is refused */
+	uint64_t max_body;        /* bytes; a larger one is refused */
 	uint64_t max_connections; /* what `stats settings` tells */
-	int idle_timeout;	/* seconds until a silent client is left, 0 = never */
+	int idle_timeout;         /* seconds until a silent client is left, 0 = never */
 };
 
-/* Serve the client that is read from `in` and answered on `out` (the same for a socket) until
- * it quits, leaves, or serve_terminate was called. */
+/* Serve the client that is read from `in` and answered on `out` (the same for a socket)
+ * until it quits, leaves, or serve_terminate was called. */
 void serve(struct spool *sp, const struct serve_options *options, int in, int out);
 
-/* To be called from the handler of a signal that asks the process to end: serve returns after
- * the command at hand; where it is only waiting for one the process exits at once. */
+/* To be called from the handler of a signal that asks the process to end: serve returns
+ * after the command at hand; where it is only waiting for one the process exits at once.
+ */
 void serve_terminate(void);
 
 #endif

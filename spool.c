@@ -2,29 +2,31 @@
  * spool.c: queues and their messages, kept as files below one directory.
  *
  *     <spool>/<queue>/0000000000000042   a waiting message
- *     <spool>/<queue>/.state             counters; its flock orders everything in the queue
- *     <spool>/<queue>/.claim/<number>    a message on its way to a client
+ *     <spool>/<queue>/.state             counters; its flock orders everything in the
+ * queue <spool>/<queue>/.claim/<number>    a message on its way to a client
  *     <spool>/<queue>/.tmp/<pid>.<n>     a message being received
  *     <spool>/<queue>/.bad/<number>      a file that failed its check
  *     <spool>/.trash/<pid>.<n>           a deleted queue whose files are being unlinked
  *
- * push:  write .tmp/x, lock, write its header, rename it to the next number, unlock, sync.
- * claim: lock, find the head, flock it, rename it into .claim, unlock, check its checksum.
- * finish: unlink .claim/42.  release: lock, rename it back to its number, unlock.
+ * push:  write .tmp/x, lock, write its header, rename it to the next number, unlock,
+ * sync. claim: lock, find the head, flock it, rename it into .claim, unlock, check its
+ * checksum. finish: unlink .claim/42.  release: lock, rename it back to its number,
+ * unlock.
  *
- * A file in .tmp or .claim belongs to the process that holds a flock on it, which ends with the
- * process, however that dies. Whoever finds one unlocked removes it (.tmp) or puts it back
- * (.claim). Under the lock, `.state` is written after a rename that takes a message out of
- * the ranges' knowledge and before one that brings one back, so that a kill between the two
- * leaves a state that the next process reads correctly:
+ * A file in .tmp or .claim belongs to the process that holds a flock on it, which ends
+ * with the process, however that dies. Whoever finds one unlocked removes it (.tmp) or
+ * puts it back
+ * (.claim). Under the lock, `.state` is written after a rename that takes a message out
+ * of the ranges' knowledge and before one that brings one back, so that a kill between
+ * the two leaves a state that the next process reads correctly:
  *
- *     died in push, after the rename     a message stands at `next`: it is counted then (adopt)
- *     died in claim, after the rename    it is still counted as waiting; so is the orphan when
- *                                        it is put back
- *     died in release, before the rename as above
+ *     died in push, after the rename     a message stands at `next`: it is counted then
+ * (adopt) died in claim, after the rename    it is still counted as waiting; so is the
+ * orphan when it is put back died in release, before the rename as above
  *
- * Renames never replace anything: if the lock were broken, or the state wrong, a push would
- * find its number taken and go on to the next, and a claim would find its message gone.
+ * Renames never replace anything: if the lock were broken, or the state wrong, a push
+ * would find its number taken and go on to the next, and a claim would find its message
+ * gone.
  */
 #include "spool.h"
 
@@ -43,8 +45,8 @@
 #include "spool_queue.h"
 #include "state.h"
 
-#define SWEEP_MS 500	     /* between two looks for orphans in a queue that is in use */
-#define HOLES_MAX 256	     /* look-ups of missing numbers before the directory is listed */
+#define SWEEP_MS 500  /* between two looks for orphans in a queue that is in use */
+#define HOLES_MAX 256 /* look-ups of missing numbers before the directory is listed */
 
 struct spool *
 spool_new(const char *dir, enum spool_sync sync)
@@ -156,8 +158,8 @@ open_state(struct spool *sp, struct queue *q)
 
 	q->statefd = openat(q->dirfd, ".state", flags);
 	if (q->statefd == -1 && errno == ENOENT) {
-		/* Whoever makes .state has made sure that the directory that holds it survives
-		 * a power loss, so that those who find one need not. */
+		/* Whoever makes .state has made sure that the directory that holds it
+		 * survives a power loss, so that those who find one need not. */
 		if (sp->sync != SPOOL_SYNC_NONE && fsync(sp->rootfd) == -1)
 			return -1;
 		q->statefd = openat(q->dirfd, ".state", flags | O_CREAT, 0600);
@@ -170,8 +172,8 @@ open_state(struct spool *sp, struct queue *q)
 	return 0;
 }
 
-/* A free slot: one never used, else the one longest unused. Claims that a connection holds at
- * a time are fewer than slots, so there always is one. */
+/* A free slot: one never used, else the one longest unused. Claims that a connection
+ * holds at a time are fewer than slots, so there always is one. */
 static struct queue *
 free_slot(struct spool *sp)
 {
@@ -206,7 +208,7 @@ queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
 	if (spool_dirfd(sp) == -1)
 		return -1;
 	fd = create ? dir_open_or_make(sp->rootfd, name)
-		    : openat(sp->rootfd, name, dir_flags);
+	            : openat(sp->rootfd, name, dir_flags);
 	if (fd == -1)
 		return errno == ENOENT && !create ? 0 : -1;
 
@@ -216,7 +218,8 @@ queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
 		errno = ENFILE;
 		return -1;
 	}
-	*q = (struct queue){.open = true, .dirfd = fd, .statefd = -1, .claimfd = -1, .tmpfd = -1};
+	*q = (struct queue){
+	    .open = true, .dirfd = fd, .statefd = -1, .claimfd = -1, .tmpfd = -1};
 	snprintf(q->state_path, sizeof q->state_path, "%s/.state", name);
 	if (open_state(sp, q) == -1) {
 		int e = errno;
@@ -267,7 +270,9 @@ queue_unlock(struct queue *q)
 uint64_t
 body_bytes(const struct stat *st)
 {
-	return st->st_size > MESSAGE_HEADER_LEN ? (uint64_t)st->st_size - MESSAGE_HEADER_LEN : 0;
+	return st->st_size > MESSAGE_HEADER_LEN
+	           ? (uint64_t)st->st_size - MESSAGE_HEADER_LEN
+	           : 0;
 }
 
 static void
@@ -289,7 +294,8 @@ count_out(struct state *s, uint64_t bytes)
 int
 dir_each_number(int fd, number_visitor *visit, void *arg)
 {
-	/* A descriptor of its own: readdir moves the offset that a shared one would share. */
+	/* A descriptor of its own: readdir moves the offset that a shared one would
+	 * share. */
 	int own_fd = openat(fd, ".", dir_flags), r = 0;
 	DIR *dir = own_fd == -1 ? NULL : fdopendir(own_fd);
 	struct dirent *e;
@@ -378,8 +384,8 @@ struct sweeper {
 	bool mend_ranges; /* false while the ranges are about to be made anew */
 };
 
-/* Put message `number`, which this process owns, back from .claim to its place. The state is
- * written first: see the head. */
+/* Put message `number`, which this process owns, back from .claim to its place. The state
+ * is written first: see the head. */
 static int
 put_back(struct queue *q, uint64_t number, uint64_t bytes)
 {
@@ -389,8 +395,8 @@ put_back(struct queue *q, uint64_t number, uint64_t bytes)
 	if (!state_has(&q->state, number)) {
 		state_give(&q->state, number);
 		count_in(&q->state, bytes);
-		/* A message below the head that no range covers would be lost from sight. Without
-		 * a state the next process makes it anew from a listing. */
+		/* A message below the head that no range covers would be lost from sight.
+		 * Without a state the next process makes it anew from a listing. */
 		if (queue_store(q) == -1 && unlinkat(q->dirfd, ".state", 0) == -1)
 			return -1;
 	}
@@ -430,14 +436,16 @@ sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
 
 	if (fd == -1)
 		return 0;
-	/* With the flock held, a link that is still there stays: only its owner unlinks it. */
+	/* With the flock held, a link that is still there stays: only its owner unlinks
+	 * it. */
 	if (file_own(fd) == 1 && fstat(fd, &st) == 0 && st.st_nlink > 0) {
 		int r = sw->mend_ranges
-		    ? put_back(sw->queue, number, body_bytes(&st))
-		    : os_rename_noreplace(dirfd, name, sw->queue->dirfd, name);
+		            ? put_back(sw->queue, number, body_bytes(&st))
+		            : os_rename_noreplace(dirfd, name, sw->queue->dirfd, name);
 		if (r == 0)
 			sw->returned++;
-		else if (errno == EEXIST) /* somebody copied it to its old place by hand */
+		else if (errno ==
+		         EEXIST) /* somebody copied it to its old place by hand */
 			queue_set_aside(sw->queue, dirfd, name);
 	}
 	close(fd);
@@ -481,9 +489,9 @@ queue_sweep(struct queue *q, bool mend_ranges)
 }
 
 /*
- * With the lock held: make the state anew from the directory. `old` is what is left of it:
- * after a reboot counters may be older than the files, but a number once used is not used
- * again, and put goes on from there.
+ * With the lock held: make the state anew from the directory. `old` is what is left of
+ * it: after a reboot counters may be older than the files, but a number once used is not
+ * used again, and put goes on from there.
  */
 static int
 rebuild(struct spool *sp, struct queue *q, const struct state *old)
@@ -497,7 +505,8 @@ rebuild(struct spool *sp, struct queue *q, const struct state *old)
 	if (dir_each_number(q->dirfd, list_number, &l) == -1)
 		return -1;
 	highest = l.highest;
-	if (queue_claim_dir(q) == -1 || dir_each_number(q->claimfd, list_highest, &highest) == -1)
+	if (queue_claim_dir(q) == -1 ||
+	    dir_each_number(q->claimfd, list_highest, &highest) == -1)
 		return -1;
 	if (old != NULL && state_next(old) > highest + 1)
 		highest = state_next(old) - 1;
@@ -522,7 +531,8 @@ queue_load(struct spool *sp, struct queue *q)
 
 	if (n == -1)
 		return -1;
-	if (n == STATE_LEN && q->raw_len == STATE_LEN && memcmp(buf, q->raw, STATE_LEN) == 0)
+	if (n == STATE_LEN && q->raw_len == STATE_LEN &&
+	    memcmp(buf, q->raw, STATE_LEN) == 0)
 		return 0;
 	if (state_read(buf, (size_t)n, s) == -1)
 		return rebuild(sp, q, NULL);
@@ -602,8 +612,10 @@ open_tmp(struct spool *sp, struct push *p, struct queue *q)
 	if (tmp_dir(q) == -1)
 		return -1;
 	for (;;) {
-		snprintf(p->tmp_name, sizeof p->tmp_name, "%ld.%lu", (long)getpid(), sp->tmp_count++);
-		p->fd = openat(q->tmpfd, p->tmp_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		snprintf(p->tmp_name, sizeof p->tmp_name, "%ld.%lu", (long)getpid(),
+		         sp->tmp_count++);
+		p->fd = openat(q->tmpfd, p->tmp_name,
+		               O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (p->fd == -1) {
 			if (errno == EEXIST) /* a process of another pid namespace */
 				continue;
@@ -681,8 +693,8 @@ push_abort(struct push *p)
 	push_end(p);
 }
 
-/* The queue was deleted while the body came in, and the file in its .tmp with it. The body is
- * still open: copy it into the queue that bears the name now. */
+/* The queue was deleted while the body came in, and the file in its .tmp with it. The
+ * body is still open: copy it into the queue that bears the name now. */
 static int
 move_to_queue(struct push *p, struct queue *q)
 {
@@ -717,7 +729,8 @@ adopt(struct queue *q, const char *name)
 	struct stat st;
 
 	state_give(&q->state, state_next(&q->state));
-	if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1 || !S_ISREG(st.st_mode))
+	if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1 ||
+	    !S_ISREG(st.st_mode))
 		return -1;
 	q->state.put++;
 	count_in(&q->state, body_bytes(&st));
@@ -743,8 +756,8 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 		message_write_header(line, &m, p->crc);
 		if (write_all(p->fd, line, sizeof line, 0) == -1)
 			return -1;
-		/* From here it belongs to nobody, as a waiting message does. No sweeper can see
-		 * it in between: they need the lock. */
+		/* From here it belongs to nobody, as a waiting message does. No sweeper
+		 * can see it in between: they need the lock. */
 		if (flock(p->fd, LOCK_UN) == -1)
 			return -1;
 		if (os_rename_noreplace(q->tmpfd, p->tmp_name, q->dirfd, name) == 0)
@@ -776,7 +789,8 @@ queue_remove(struct queue *q, uint64_t number, uint64_t bytes)
 	return 0;
 }
 
-/* It could not be made durable, so it was not accepted. A consumer may have it already. */
+/* It could not be made durable, so it was not accepted. A consumer may have it already.
+ */
 static void
 withdraw(struct push *p, struct queue *q, uint64_t number)
 {
@@ -796,7 +810,7 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
 	uint64_t n = 0;
 	int r;
 
-	if (queue_lock(p->spool, p->queue_name, true, &q) == -1) {
+	if (queue_lock(p->spool, p->queue_name, true, &q) != 1) {
 		int e = errno;
 		push_abort(p);
 		errno = e;
@@ -810,7 +824,8 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
 		errno = e;
 		return -1;
 	}
-	if (p->spool->sync != SPOOL_SYNC_NONE && (fsync(p->fd) == -1 || fsync(q->dirfd) == -1)) {
+	if (p->spool->sync != SPOOL_SYNC_NONE &&
+	    (fsync(p->fd) == -1 || fsync(q->dirfd) == -1)) {
 		withdraw(p, q, n);
 		r = -1;
 	}
@@ -824,8 +839,8 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
  * Claim
  */
 
-/* A read failed. A bad sector is damage, and must not block the queue behind it; everything
- * else may pass. */
+/* A read failed. A bad sector is damage, and must not block the queue behind it;
+ * everything else may pass. */
 static enum claim_result
 unreadable(void)
 {
@@ -843,7 +858,8 @@ claim_check(struct spool *sp, struct claim *c, uint64_t number)
 
 	if (n == -1)
 		return unreadable();
-	if (n < MESSAGE_HEADER_LEN || message_read_header(sp->buf, &c->message, &crc) == -1 ||
+	if (n < MESSAGE_HEADER_LEN ||
+	    message_read_header(sp->buf, &c->message, &crc) == -1 ||
 	    c->message.number != number)
 		return CLAIM_DAMAGED;
 	memcpy(line, sp->buf, sizeof line);
@@ -872,10 +888,11 @@ static bool
 is_foreign(int error)
 {
 	return error == ELOOP || error == ENXIO || error == EACCES || error == EPERM ||
-	    error == ENODEV;
+	       error == ENODEV;
 }
 
-/* After HOLES_MAX missing numbers in a row: list the directory for the next that is there. */
+/* After HOLES_MAX missing numbers in a row: list the directory for the next that is
+ * there. */
 static int
 skip_holes(struct queue *q, uint64_t n)
 {
@@ -923,22 +940,27 @@ take_head(struct queue *q, struct claim *c)
 			close_fd(&c->fd);
 			state_take(s, n);
 			s->stale = true;
-			return queue_set_aside(q, q->dirfd, name) == 0 ? CLAIM_DAMAGED : CLAIM_ERROR;
+			return queue_set_aside(q, q->dirfd, name) == 0 ? CLAIM_DAMAGED
+			                                               : CLAIM_ERROR;
 		}
 		if (n >= state_next(s))
 			adopt(q, name);
 		int owned = file_own(c->fd);
-		if (owned == 1 && os_rename_noreplace(q->dirfd, name, q->claimfd, name) == 0)
+		if (owned == 1 &&
+		    os_rename_noreplace(q->dirfd, name, q->claimfd, name) == 0)
 			break;
 		int e = errno;
 		close_fd(&c->fd);
 		if (owned == 0) {
-			skipped = true; /* a program of the operator's holds a lock on it */
+			skipped =
+			    true; /* a program of the operator's holds a lock on it */
 			continue;
 		}
 		errno = e;
 		if (e == EEXIST && queue_set_aside(q, q->dirfd, name) == 0) {
-			state_take(s, n); /* the number is claimed already: a copy made by hand */
+			state_take(
+			    s,
+			    n); /* the number is claimed already: a copy made by hand */
 			s->stale = true;
 			return CLAIM_DAMAGED;
 		}
@@ -967,7 +989,8 @@ claim_set_aside(struct spool *sp, struct claim *c, uint64_t number)
 
 	message_name(name, number);
 	if (queue_relock(sp, c->queue) == -1) {
-		close_fd(&c->fd); /* an orphan now: it comes back, and fails its check again */
+		close_fd(
+		    &c->fd); /* an orphan now: it comes back, and fails its check again */
 		return CLAIM_ERROR;
 	}
 	r = queue_set_aside(c->queue, c->queue->claimfd, name);
@@ -1024,7 +1047,7 @@ claim_read(const struct claim *c, void *buf, size_t len, uint64_t offset)
 	uint64_t left = c->message.length - offset;
 
 	return pread(c->fd, buf, left < len ? (size_t)left : len,
-	    (off_t)(MESSAGE_HEADER_LEN + offset));
+	             (off_t)(MESSAGE_HEADER_LEN + offset));
 }
 
 static int
@@ -1042,7 +1065,8 @@ claims_finish(struct spool *sp, struct claim *claims, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		message_name(name, claims[i].message.number);
 		/* ENOENT: the queue was deleted meanwhile. */
-		if (unlinkat(claims[i].queue->claimfd, name, 0) == -1 && errno != ENOENT) {
+		if (unlinkat(claims[i].queue->claimfd, name, 0) == -1 &&
+		    errno != ENOENT) {
 			r = -1;
 			e = errno;
 		}

@@ -10,7 +10,8 @@
 #include "message.h"
 #include "queue_name.h"
 
-/* What an acknowledged push, and a delivered message, survive. mqspool(5) has the table. */
+/* What an acknowledged push, and a delivered message, survive. mqspool(5) has the table.
+ */
 enum spool_sync {
 	SPOOL_SYNC_FULL, /* both: power loss */
 	SPOOL_SYNC_PUSH, /* a push: power loss; a delivery: kill -9 */
@@ -21,8 +22,9 @@ struct spool;
 struct queue;
 
 /*
- * Every function below that takes a queue's name takes it encoded (queue_name_encode). Those that
- * return int return -1 with errno for an error of the system: ENOSPC, EROFS, EACCES, ...
+ * Every function below that takes a queue's name takes it encoded (queue_name_encode).
+ * Those that return int return -1 with errno for an error of the system: ENOSPC, EROFS,
+ * EACCES, ...
  */
 
 /*
@@ -48,10 +50,11 @@ struct push {
 };
 
 /*
- * Begin a message for a queue, which is made if it is missing; append to its body; publish it.
- * push_begin: 0, or -1 and there is nothing to end. push_write: 0 or -1. push_commit: 0 once
- * the message is in the queue and as durable as the spool's sync says, or -1; it ends the push
- * in both cases and sets *number (unless NULL). push_abort ends it with nothing stored.
+ * Begin a message for a queue, which is made if it is missing; append to its body;
+ * publish it. push_begin: 0, or -1 and there is nothing to end. push_write: 0 or -1.
+ * push_commit: 0 once the message is in the queue and as durable as the spool's sync
+ * says, or -1; it ends the push in both cases and sets *number (unless NULL). push_abort
+ * ends it with nothing stored.
  */
 int push_begin(struct push *p, struct spool *sp, const char *queue);
 int push_write(struct push *p, const void *data, size_t len);
@@ -61,7 +64,8 @@ void push_abort(struct push *p);
 /* A message on its way out, owned by this process. */
 struct claim {
 	struct message message;
-	const char *body;   /* all of it, valid until the next call; NULL if it is too large */
+	const char
+	    *body; /* all of it, valid until the next call; NULL if it is too large */
 	struct queue *queue; /* the rest is private */
 	int fd;
 };
@@ -70,7 +74,8 @@ enum claim_result {
 	CLAIM_ERROR = -1,
 	CLAIM_EMPTY,   /* no message waits, or there is no such queue */
 	CLAIM_GOT,     /* *c is yours; end it with claims_finish or claim_release */
-	CLAIM_DAMAGED, /* c->message.number was not fit to be sent and is in .bad now; call again */
+	CLAIM_DAMAGED, /* c->message.number was not fit to be sent and is in .bad now;
+	                  call again */
 };
 
 /* Take the oldest message of a queue out of it. */
@@ -79,16 +84,16 @@ enum claim_result spool_claim(struct spool *sp, const char *queue, struct claim 
 /* Read up to `len` bytes of the body from `offset`. As pread(2). */
 ssize_t claim_read(const struct claim *c, void *buf, size_t len, uint64_t offset);
 
-/* The messages were delivered: remove them. Returns 0; -1 if one could not be removed, which
- * then comes again. All claims are ended in both cases. */
+/* The messages were delivered: remove them. Returns 0; -1 if one could not be removed,
+ * which then comes again. All claims are ended in both cases. */
 int claims_finish(struct spool *sp, struct claim *claims, size_t n);
 
-/* It was not delivered: back to its old place. Ends the claim; returns 0, or -1 and then it
- * comes back as an orphan does. */
+/* It was not delivered: back to its old place. Ends the claim; returns 0, or -1 and then
+ * it comes back as an orphan does. */
 int claim_release(struct spool *sp, struct claim *c);
 
-/* Drop a queue with all in it. Returns 1, 0 if there is none, or -1. The files wait in .trash
- * for spool_empty_trash, which may take long and needs no lock. */
+/* Drop a queue with all in it. Returns 1, 0 if there is none, or -1. The files wait in
+ * .trash for spool_empty_trash, which may take long and needs no lock. */
 int spool_delete(struct spool *sp, const char *queue);
 void spool_empty_trash(struct spool *sp);
 
@@ -99,32 +104,35 @@ void spool_list_free(char **names);
 struct queue_stat {
 	uint64_t waiting;   /* messages */
 	uint64_t in_flight; /* messages claimed now */
-	uint64_t put;	    /* messages that ever came in */
-	uint64_t taken;	    /* messages that ever went out, on whatever way */
-	uint64_t bytes;	    /* of body, in the waiting ones */
-	uint64_t bad;	    /* files ever moved to .bad */
-	int64_t oldest;	    /* when the head came in, seconds since 1970; 0 if none waits */
+	uint64_t put;       /* messages that ever came in */
+	uint64_t taken;     /* messages that ever went out, on whatever way */
+	uint64_t bytes;     /* of body, in the waiting ones */
+	uint64_t bad;       /* files ever moved to .bad */
+	int64_t oldest; /* when the head came in, seconds since 1970; 0 if none waits */
 };
 
-/* How a queue stands. Orphans are put back first. Returns 1, 0 if there is none, or -1. */
+/* How a queue stands. Orphans are put back first. Returns 1, 0 if there is none, or -1.
+ */
 int spool_stat(struct spool *sp, const char *queue, struct queue_stat *st);
 
 /* Put the messages back whose owners have died, in all queues. Returns how many. */
 uint64_t spool_sweep(struct spool *sp);
 
-/* The `max` lowest numbers that wait, in order, into `numbers`. Returns how many, or -1. */
+/* The `max` lowest numbers that wait, in order, into `numbers`. Returns how many, or -1.
+ */
 ssize_t spool_first(struct spool *sp, const char *queue, uint64_t *numbers, size_t max);
 
 /* Open a waiting message to read it, without taking it; end with look_end.
  * As spool_claim, but what is damaged stays where it is. */
 enum claim_result spool_look(struct spool *sp, const char *queue, uint64_t number,
-    struct claim *c);
+                             struct claim *c);
 void look_end(struct claim *c);
 
 /* Remove one waiting message. Returns 1, 0 if it does not wait, or -1. */
 int spool_remove(struct spool *sp, const char *queue, uint64_t number);
 
-/* Remove all messages that wait now. Returns how many, 0 also if there is no such queue, or -1. */
+/* Remove all messages that wait now. Returns how many, 0 also if there is no such queue,
+ * or -1. */
 int64_t spool_flush(struct spool *sp, const char *queue);
 
 /* What spool_check found: `what` is one word, `path` is relative to the spool. */
@@ -132,8 +140,8 @@ typedef void spool_report(const char *what, const char *path, const char *detail
 
 /*
  * Read everything in the spool and report what is not as it should be. With `repair`, put
- * orphans back, move damaged messages to .bad, remove what dead processes left in .tmp and
- * .trash, and count anew. Returns the number of reports, or -1.
+ * orphans back, move damaged messages to .bad, remove what dead processes left in .tmp
+ * and .trash, and count anew. Returns the number of reports, or -1.
  */
 int64_t spool_check(struct spool *sp, bool repair, spool_report *report);
 

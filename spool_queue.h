@@ -12,7 +12,7 @@
 #include "spool.h"
 #include "state.h"
 
-#define SPOOL_QUEUES 32	   /* handles kept open; more than the claims of one connection */
+#define SPOOL_QUEUES 32    /* handles kept open; more than the claims of one connection */
 #define SPOOL_BUFFER 16384 /* a message up to this size is read once */
 
 struct queue {
@@ -20,12 +20,12 @@ struct queue {
 	char name[QUEUE_NAME_MAX + 1]; /* "" once the name leads elsewhere */
 	char state_path[QUEUE_NAME_MAX + 8];
 	int dirfd, statefd, claimfd, tmpfd; /* the last two are opened when needed */
-	dev_t dev;			    /* of .state */
+	dev_t dev;                          /* of .state */
 	ino_t ino;
 	unsigned refs; /* claims and pushes that use it */
 	unsigned long last_use;
 	struct state state; /* valid while the lock is held */
-	size_t raw_len;	    /* STATE_LEN if raw is what the file held when we last saw it */
+	size_t raw_len; /* STATE_LEN if raw is what the file held when we last saw it */
 	char raw[STATE_LEN];
 };
 
@@ -48,16 +48,17 @@ void close_fd(int *fd);
 /* Open the directory `name` in `parent`, made if it is missing. A descriptor, or -1. */
 int dir_open_or_make(int parent, const char *name);
 
-/* Call `visit` for each entry of directory `fd` that is named like a message, in no order,
- * until it returns other than 0. Returns what it returned last, or -1. */
+/* Call `visit` for each entry of directory `fd` that is named like a message, in no
+ * order, until it returns other than 0. Returns what it returned last, or -1. */
 typedef int number_visitor(void *arg, int dirfd, uint64_t number, const char *name);
 int dir_each_number(int fd, number_visitor *visit, void *arg);
 
-/* What a listing of a queue's directory says; list_number is the visitor that fills it. */
+/* What a listing of a queue's directory says; list_number is the visitor that fills it.
+ */
 struct listing {
 	uint64_t waiting, bytes;
 	uint64_t lowest, highest; /* 0 if there is none */
-	uint64_t from;		  /* numbers below are passed over */
+	uint64_t from;            /* numbers below are passed over */
 };
 number_visitor list_number;
 
@@ -68,14 +69,15 @@ uint64_t body_bytes(const struct stat *st);
 int file_own(int fd);
 
 /*
- * Lock a queue by its name and load its state. The handle may have grown old (the queue was
- * deleted, moved, or lost its .state), so the name is looked up again under the lock.
+ * Lock a queue by its name and load its state. The handle may have grown old (the queue
+ * was deleted, moved, or lost its .state), so the name is looked up again under the lock.
  * Returns 1 and sets *qp, 0 if there is no such queue and `create` is not set, -1.
  */
 int queue_lock(struct spool *sp, const char *name, bool create, struct queue **qp);
 void queue_unlock(struct queue *q);
 
-/* Forget the handle: the name leads elsewhere now. Those who still use it keep its files. */
+/* Forget the handle: the name leads elsewhere now. Those who still use it keep its files.
+ */
 void queue_detach(struct queue *q);
 /* End a use that `refs` counts. */
 void queue_unref(struct queue *q);
@@ -87,8 +89,8 @@ int queue_claim_dir(struct queue *q);
  * All with the lock held.
  * queue_store: write the state if it changed; -1 and the file keeps the old one, which is
  * mended later as what a killed process left is.
- * queue_sweep: put orphans back and clear .tmp; returns how many came back. With `mend_ranges`
- * unset the state is about to be made anew and is left alone.
+ * queue_sweep: put orphans back and clear .tmp; returns how many came back. With
+ * `mend_ranges` unset the state is about to be made anew and is left alone.
  * queue_set_aside: move an entry of `dirfd` to .bad.
  * queue_remove: unlink a waiting message with `bytes` of body.
  */
@@ -98,8 +100,9 @@ bool queue_sweep_is_due(const struct state *s);
 int queue_set_aside(struct queue *q, int dirfd, const char *name);
 int queue_remove(struct queue *q, uint64_t number, uint64_t bytes);
 
-/* Read a whole message file and check it. CLAIM_GOT fills c->message and c->body; CLAIM_DAMAGED:
- * it is not what was once acknowledged under that number; or CLAIM_ERROR. */
+/* Read a whole message file and check it. CLAIM_GOT fills c->message and c->body;
+ * CLAIM_DAMAGED: it is not what was once acknowledged under that number; or CLAIM_ERROR.
+ */
 enum claim_result claim_check(struct spool *sp, struct claim *c, uint64_t number);
 
 #endif

@@ -2,13 +2,13 @@
  * state.c: what `.state` of a queue says, and which numbers may still hold a message.
  *
  * The file is text for the operator's eyes and of a fixed length, so that it is read and
- * written by one system call each and lies within one sector. It holds hints: every field can
- * be made anew from a listing of the directory (spool.c, rebuild).
+ * written by one system call each and lies within one sector. It holds hints: every field
+ * can be made anew from a listing of the directory (spool.c, rebuild).
  *
- * Messages leave at the head, so one range of numbers [head, next) nearly says where they are.
- * But a message whose delivery failed goes back to its old place, which the head may have left
- * long ago. Setting the head back would make the next reader walk over every number used in
- * between; hence a few further ranges, kept in order and apart.
+ * Messages leave at the head, so one range of numbers [head, next) nearly says where they
+ * are. But a message whose delivery failed goes back to its old place, which the head may
+ * have left long ago. Setting the head back would make the next reader walk over every
+ * number used in between; hence a few further ranges, kept in order and apart.
  */
 #include "state.h"
 
@@ -28,8 +28,10 @@ static const struct {
 	const char *label;
 	size_t at;
 } fields[] = {
-    {"\nput ", offsetof(struct state, put)},	     {"\nwaiting ", offsetof(struct state, waiting)},
-    {"\nbytes ", offsetof(struct state, bytes)}, {"\nbad ", offsetof(struct state, bad)},
+    {"\nput ", offsetof(struct state, put)},
+    {"\nwaiting ", offsetof(struct state, waiting)},
+    {"\nbytes ", offsetof(struct state, bytes)},
+    {"\nbad ", offsetof(struct state, bad)},
     {"\nswept ", offsetof(struct state, swept)},
 };
 #define NFIELDS (sizeof fields / sizeof fields[0])
@@ -95,7 +97,8 @@ read_text(const char **p, const char *end, const char *text)
 static bool
 read_number(const char **p, const char *end, uint64_t *value)
 {
-	if (end - *p < DIGITS || number_parse(*p, DIGITS, MESSAGE_NUMBER_MAX, value) == -1)
+	if (end - *p < DIGITS ||
+	    number_parse(*p, DIGITS, MESSAGE_NUMBER_MAX, value) == -1)
 		return false;
 	*p += DIGITS;
 	return true;
@@ -170,7 +173,8 @@ join_ranges(struct state *s, unsigned i)
 	remove_range(s, i + 1);
 }
 
-/* Room for one more range: join the two with the smallest gap. Returns the first's index. */
+/* Room for one more range: join the two with the smallest gap. Returns the first's index.
+ */
 static unsigned
 make_room(struct state *s)
 {
@@ -204,7 +208,7 @@ state_give(struct state *s, uint64_t n)
 		s->ranges[i - 1].to = n + 1;
 	} else if (s->nranges < STATE_RANGES) {
 		memmove(&s->ranges[i + 1], &s->ranges[i],
-		    (s->nranges - i) * sizeof s->ranges[0]);
+		        (s->nranges - i) * sizeof s->ranges[0]);
 		s->nranges++;
 		s->ranges[i] = (struct range){n, n + 1};
 	} else {

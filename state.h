@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define STATE_BOOT_LEN 36 /* a boot id is a UUID */
-#define STATE_LEN 511	  /* bytes of the file, always: within one sector */
+#define STATE_LEN 511     /* bytes of the file, always: within one sector */
 #define STATE_RANGES 8
 
 /* Numbers from <= n < to. */
@@ -17,16 +17,17 @@ struct range {
 
 struct state {
 	char boot[STATE_BOOT_LEN]; /* of the kernel under which this was written */
-	uint64_t put;		   /* messages that ever came in */
-	uint64_t waiting;	   /* messages that wait */
-	uint64_t bytes;		   /* of body in them */
-	uint64_t bad;		   /* files ever moved to .bad */
-	uint64_t swept;		   /* CLOCK_MONOTONIC, ms: the last look for orphans */
-	bool stale;		   /* waiting and bytes are to be counted anew */
+	uint64_t put;              /* messages that ever came in */
+	uint64_t waiting;          /* messages that wait */
+	uint64_t bytes;            /* of body in them */
+	uint64_t bad;              /* files ever moved to .bad */
+	uint64_t swept;            /* CLOCK_MONOTONIC, ms: the last look for orphans */
+	bool stale;                /* waiting and bytes are to be counted anew */
 	/*
-	 * Where messages may wait, in order; outside of these there are none. The last is the
-	 * queue proper, [head, next): its end is the number of the next push. Those before it
-	 * hold what came back after the head had passed it. There is always at least one.
+	 * Where messages may wait, in order; outside of these there are none. The last is
+	 * the queue proper, [head, next): its end is the number of the next push. Those
+	 * before it hold what came back after the head had passed it. There is always at
+	 * least one.
 	 */
 	unsigned nranges;
 	struct range ranges[STATE_RANGES];
@@ -52,14 +53,15 @@ bool state_has(const struct state *s, uint64_t n);
  * nearest to each other become one, which costs a few look-ups, never a message. */
 void state_give(struct state *s, uint64_t n);
 
-/* Number n does not wait any more: no range covers it afterwards, unless it lies in the middle
- * of one and all ranges are in use. */
+/* Number n does not wait any more: no range covers it afterwards, unless it lies in the
+ * middle of one and all ranges are in use. */
 void state_take(struct state *s, uint64_t n);
 
 /* No message waits at from <= n < to: every range that begins there begins at `to`. */
 void state_skip(struct state *s, uint64_t from, uint64_t to);
 
-/* The lowest number from n on at which a message may wait; state_next() if there is none. */
+/* The lowest number from n on at which a message may wait; state_next() if there is none.
+ */
 uint64_t state_candidate(const struct state *s, uint64_t n);
 
 #endif

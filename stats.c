@@ -2,13 +2,14 @@
  * stats.c: counters shared by all processes of a spool, and who is connected.
  *
  * `.stats` in the spool is an array of 64-bit numbers that every process maps and adds to
- * atomically: no lock, no system call, nothing to flush when a process is killed. `.clients` is
- * an empty file in which each process that serves a connection holds a lock on the byte at its
- * process id; the kernel drops it when the process ends, however it ends.
+ * atomically: no lock, no system call, nothing to flush when a process is killed.
+ * `.clients` is an empty file in which each process that serves a connection holds a lock
+ * on the byte at its process id; the kernel drops it when the process ends, however it
+ * ends.
  *
- * Both are for people to look at. Nothing that a message depends on is kept here: where the
- * file cannot be mapped, or its page cannot be written when it is touched (the disk is full
- * and the file system copies on write), the process counts in memory of its own.
+ * Both are for people to look at. Nothing that a message depends on is kept here: where
+ * the file cannot be mapped, or its page cannot be written when it is touched (the disk
+ * is full and the file system copies on write), the process counts in memory of its own.
  */
 #include "stats.h"
 
@@ -31,8 +32,10 @@ struct shared {
 	_Atomic uint64_t counters[STATS_COUNTERS];
 };
 
-#define PAGE 4096 /* of the file; a multiple of what is mapped and less than any real page */
-#define PID_RANGE 0x800000 /* above every process id: the second choice is a range further */
+#define PAGE                                                                             \
+	4096 /* of the file; a multiple of what is mapped and less than any real page */
+#define PID_RANGE                                                                        \
+	0x800000 /* above every process id: the second choice is a range further */
 
 static struct shared own;
 static struct shared *shared = &own;
@@ -40,15 +43,20 @@ static void *volatile mapped; /* what a failing page lies in */
 static int clients_fd = -1;
 static off_t client_byte = -1;
 
-/* The page behind the counters is gone: go on with a private one. */
+/* The page behind the counters is gone: go on with a private one. mmap is no more than a
+ * system call, thus safe here. */
 static void
 on_bus_error(int sig)
 {
-	if (mapped == NULL || mmap(mapped, sizeof *shared, PROT_READ | PROT_WRITE,
-				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) {
-		signal(sig, SIG_DFL); /* not ours: die of it when the instruction is run again */
-		return;
-	}
+	int protection = PROT_READ | PROT_WRITE;
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+	void *page = mapped, *p = MAP_FAILED;
+
+	if (page != NULL)
+		/* NOLINTNEXTLINE(bugprone-signal-handler,cert-sig30-c) */
+		p = mmap(page, sizeof *shared, protection, flags, -1, 0);
+	if (p == MAP_FAILED)
+		signal(sig, SIG_DFL); /* not ours: die when the instruction is run again */
 	mapped = NULL;
 }
 
@@ -76,7 +84,8 @@ static struct shared *
 map_counters(int dirfd)
 {
 	void *p = MAP_FAILED;
-	int fd = openat(dirfd, ".stats", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+	int fd = openat(dirfd, ".stats",
+	                O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 
 	if (fd == -1)
 		return NULL;
@@ -95,8 +104,9 @@ stats_open(int dirfd)
 	struct shared *p;
 
 	if (clients_fd == -1)
-		clients_fd = openat(dirfd, ".clients",
-		    O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+		clients_fd =
+		    openat(dirfd, ".clients",
+		           O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 	if (shared != &own)
 		return 0;
 	p = map_counters(dirfd);
@@ -141,7 +151,8 @@ stats_uptime(void)
 static int
 lock_byte(int command, struct flock *l, short type, off_t from, off_t len)
 {
-	*l = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = from, .l_len = len};
+	*l = (struct flock){
+	    .l_type = type, .l_whence = SEEK_SET, .l_start = from, .l_len = len};
 	return fcntl(clients_fd, command, l);
 }
 
@@ -176,8 +187,10 @@ stats_connections(void)
 	struct flock l;
 	uint64_t n = client_byte != -1; /* F_GETLK does not tell of one's own */
 
-	for (off_t from = 0; lock_byte(F_GETLK, &l, F_WRLCK, from, 0) == 0 && l.l_type != F_UNLCK;) {
-		/* Neighbours of one process would be one lock; a process has one byte only. */
+	for (off_t from = 0;
+	     lock_byte(F_GETLK, &l, F_WRLCK, from, 0) == 0 && l.l_type != F_UNLCK;) {
+		/* Neighbours of one process would be one lock; a process has one byte
+		 * only. */
 		n++;
 		from = l.l_start + l.l_len;
 	}

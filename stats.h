@@ -17,8 +17,8 @@ enum stats_counter {
 };
 
 /*
- * Share the counters kept in directory `dirfd`, made at first use. Returns 0; -1 with errno,
- * and then this process counts for itself alone.
+ * Share the counters kept in directory `dirfd`, made at first use. Returns 0; -1 with
+ * errno, and then this process counts for itself alone.
  */
 int stats_open(int dirfd);
 
@@ -31,7 +31,8 @@ void stats_reset(void);
 /* Seconds since the spool's counters were first made. */
 uint64_t stats_uptime(void);
 
-/* From now until stats_leave, or the process's death, this process serves a connection. */
+/* From now until stats_leave, or the process's death, this process serves a connection.
+ */
 void stats_enter(void);
 void stats_leave(void);
 

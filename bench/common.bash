@@ -7,6 +7,7 @@ LOAD=${LOAD:-$TOP/build/load}
 PYTHON=/usr/bin/python3
 WORK= # a directory of the script's own, below build/: on the machine's own disk
 MQD_PID=
+LOAD_PID=
 
 die() {
 	echo "${0##*/}: $*" >&2
@@ -27,6 +28,7 @@ setup() {
 }
 
 cleanup() {
+	[[ -z $LOAD_PID ]] || kill "$LOAD_PID" 2>/dev/null || :
 	stop_mqd
 	if declare -F cleanup_more >/dev/null; then
 		cleanup_more
@@ -80,6 +82,17 @@ stop_mqd() {
 	kill "$MQD_PID" 2>/dev/null || :
 	wait "$MQD_PID" 2>/dev/null || :
 	MQD_PID=
+}
+
+# run_load [option...]: returns its status. In the background, for only then does a signal to the
+# script end it at once.
+run_load() {
+	local status=0
+	"$LOAD" "$@" &
+	LOAD_PID=$!
+	wait "$LOAD_PID" || status=$?
+	LOAD_PID=
+	return "$status"
 }
 
 # describe_fs DIR: what file system that is, and for ext4 whether it has a journal.
