@@ -56,7 +56,8 @@ on_bus_error(int sig)
 		/* NOLINTNEXTLINE(bugprone-signal-handler,cert-sig30-c) */
 		p = mmap(page, sizeof *shared, protection, flags, -1, 0);
 	if (p == MAP_FAILED)
-		signal(sig, SIG_DFL); /* not ours: die when the instruction is run again */
+		signal(sig,
+		       SIG_DFL); /* not ours: die when the instruction is run again */
 	mapped = NULL;
 }
 

@@ -230,3 +230,18 @@ as_nobody() {
 	run bash -c 'for i in {1..500}; do printf "set a 0 0 1\r\nx\r\n"; done | "$MQD" -H "$SPOOL/missing" 2>&1 >/dev/null'
 	[ "${#lines[@]}" -le 2 ]
 }
+
+@test "the counters' file cut off under a process that has it mapped: the queue goes on" {
+	coproc ONE { exec "$MQD" -H "$SPOOL" 2>/dev/null; }
+	local pid=$ONE_PID in=${ONE[1]} out=${ONE[0]} line
+	printf 'version\r\n' >&"$in"
+	read -r -t 10 line <&"$out"
+	[[ $line == VERSION* ]]
+	: >"$SPOOL/.stats"
+	printf 'set a 0 0 1\r\nx\r\n' >&"$in"
+	read -r -t 10 line <&"$out"
+	[ "$line" = $'STORED\r' ]
+	eval "exec $in>&-"
+	wait "$pid"
+	[ "$(printf 'get a\r\nstats\r\n' | "$MQD" -H "$SPOOL" | grep -c $'^x\r\|^STAT cmd_get 1\r')" = 2 ]
+}
