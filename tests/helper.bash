@@ -67,6 +67,11 @@ talk_tcp() {
 	"$BATS_TEST_DIRNAME/transcript" tcp 127.0.0.1 "$PORT"
 }
 
+# strace, for a program that may have the leak sanitizer in it, which cannot be traced.
+strace() {
+	ASAN_OPTIONS=detect_leaks=0 command strace "$@"
+}
+
 # count_messages QUEUE: how many messages wait, as `ls` shows them.
 count_messages() {
 	ls "$SPOOL/$1" | wc -l

@@ -42,7 +42,7 @@ as_nobody() {
 	run "$MQD" -H "$SPOOL" -p "$(free_port)" -l 127.0.0.1 </dev/null
 	[ "$status" -eq 100 ]
 	[[ $output == *"-u"* ]]
-	run "$MQD" -H "$SPOOL" -l 127.0.0.1 -u nosuchuser </dev/null
+	run "$MQD" -H "$SPOOL" -p "$(free_port)" -l 127.0.0.1 -u nosuchuser </dev/null
 	[ "$status" -eq 100 ]
 	[ "$("$MQD" -H "$SPOOL" <<<version)" = $'VERSION 1.0.0\r' ]
 }
@@ -82,7 +82,7 @@ as_nobody() {
 	[[ $output == *"in use"* ]] # the C libraries word it differently
 	local bad
 	for bad in 256.0.0.1 '[::1' '127.0.0.1:0' '127.0.0.1:99999' nonsense; do
-		run "$MQD" -H "$SPOOL" -l "$bad" -u root </dev/null
+		run "$MQD" -H "$SPOOL" -p "$PORT" -l "$bad" -u root </dev/null
 		[ "$status" -eq 111 ]
 	done
 }

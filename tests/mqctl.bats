@@ -122,25 +122,28 @@ ctl() {
 		import socket, sys
 		s = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 10)
 		r = s.makefile("rb")
-		for i in range(3000):
+		i = 0
+		while True:
+		    i += 1
 		    s.sendall(b"set q 0 0 5\r\nhello\r\n")
 		    assert r.readline() == b"STORED\r\n"
-		    if i % 3:
+		    if i % 10:
 		        s.sendall(b"get q\r\n")
 		        while r.readline() != b"END\r\n":
 		            pass
 	END
-	local busy=$! n=0
+	local busy=$! i
 	wait_for test -d "$SPOOL/q"
-	while ! gone "$busy"; do
+	for i in {1..20}; do
 		ctl ls >/dev/null
 		ctl peek q 5 >/dev/null || :
 		ctl get q >/dev/null || :
 		printf x | ctl put q
-		n=$((n + 1))
+		ctl rm q "$(ls "$SPOOL/q" | tail -n 1)" || :
+		! gone "$busy"
 	done
-	wait "$busy"
-	[ "$n" -gt 3 ]
+	kill "$busy"
+	wait "$busy" || :
 	ctl check
 	ctl flush q
 	[ "$(count_messages q)" = 0 ]
