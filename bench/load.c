@@ -68,6 +68,7 @@ static const char usage_text[] =
     "status: 0; 1 a wrong reply, or a message lost or doubled; 100 usage; 111 system\n";
 
 struct options opt = {
+    .protocol = wire_protocols,
     .connections = 1,
     .queues = 1,
     .shortest = 100,
@@ -126,7 +127,7 @@ histogram_add(struct histogram *h, uint64_t latency)
 
 	while (latency >> shift >= 128)
 		shift++;
-	h->buckets[shift * 64 + (latency >> shift)]++;
+	h->buckets[(uint64_t)shift * 64 + (latency >> shift)]++;
 	h->n++;
 }
 
@@ -203,7 +204,7 @@ report_exchange(void)
 }
 
 static int
-report_all(void)
+report_all(const struct workload *workload)
 {
 	static const struct histogram none;
 	double seconds = (double)(res.end - res.start) / (double)SECOND;
@@ -215,7 +216,7 @@ report_all(void)
 	             " to %" PRIu64 " bytes\n"
 	           : "workload=%s protocol=%s connections=%u queues=%u body=%" PRIu64
 	             ":%" PRIu64,
-	       opt.workload->name, opt.protocol->name, opt.connections, opt.queues,
+	       workload->name, opt.protocol->name, opt.connections, opt.queues,
 	       opt.shortest, opt.longest);
 	printf(opt.human ? "  %.0f operations/s (%" PRIu64 " in %.3f s)\n"
 	                 : " ops_s=%.0f ops=%" PRIu64 " seconds=%.3f",
@@ -233,7 +234,7 @@ report_all(void)
 	if (res.fastest_interval > 0)
 		report("slowest_percent", "% of the best interval's rate in the worst",
 		       res.slowest_interval * 100 / res.fastest_interval);
-	if (opt.workload->exactly_once)
+	if (workload->exactly_once)
 		status = report_exchange();
 	if (!opt.human)
 		putchar('\n');
@@ -393,10 +394,9 @@ option(int letter)
 
 /* What does not go together, and what follows from what was given. */
 static void
-check_options(void)
+check_options(const struct workload *w)
 {
 	const struct protocol *p = opt.protocol;
-	const struct workload *w = opt.workload;
 
 	if (opt.queue == NULL)
 		opt.queue = p->queue;
@@ -427,7 +427,7 @@ check_options(void)
 		opt.interval = opt.duration;
 }
 
-static void
+static const struct workload *
 options(int argc, char *argv[])
 {
 	int letter;
@@ -437,13 +437,13 @@ options(int argc, char *argv[])
 		option(letter);
 	if (argc - optind != 2)
 		option('?');
-	opt.workload = workload_find(argv[optind]);
-	if (opt.protocol == NULL)
-		opt.protocol = wire_find("memcache");
-	if (opt.workload == NULL)
+	const struct workload *workload = workload_find(argv[optind]);
+	if (workload == NULL)
 		die(EXIT_USAGE, "%s: not one of %s", argv[optind], workload_names);
+	opt.workload = workload;
 	address(argv[optind + 1]);
-	check_options();
+	check_options(workload);
+	return workload;
 }
 
 /* As many descriptors as the system lets us have; 1,000 connections need more than the
@@ -463,13 +463,14 @@ raise_limit(void)
 int
 main(int argc, char *argv[])
 {
-	options(argc, argv);
+	const struct workload *workload = options(argc, argv);
+
 	raise_limit();
 	signal(SIGPIPE, SIG_IGN); /* drive.c sees EPIPE */
 	body_setup(opt.shortest, opt.longest);
 	workload_setup();
 	drive();
-	int status = report_all();
+	int status = report_all(workload);
 	if (opt.record != NULL && fclose(opt.record) != 0)
 		die(EXIT_SYSTEM, "--record: %s", strerror(errno));
 	if (fflush(stdout) != 0)

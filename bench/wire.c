@@ -203,7 +203,7 @@ resp_line(struct reply *r, char *line)
 
 const char wire_names[] = "memcache, memcached, beanstalk, redis";
 
-static const struct protocol protocols[] = {
+const struct protocol wire_protocols[WIRE_PROTOCOLS] = {
     {
         .name = "memcache",
         .queue = "load",
@@ -249,8 +249,8 @@ static const struct protocol protocols[] = {
 const struct protocol *
 wire_find(const char *name)
 {
-	for (size_t i = 0; i < sizeof protocols / sizeof protocols[0]; i++)
-		if (strcmp(protocols[i].name, name) == 0)
-			return &protocols[i];
+	for (size_t i = 0; i < WIRE_PROTOCOLS; i++)
+		if (strcmp(wire_protocols[i].name, name) == 0)
+			return &wire_protocols[i];
 	return NULL;
 }

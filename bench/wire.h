@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 enum {
+	WIRE_PROTOCOLS = 4,
 	WIRE_LINE = 600 /* bytes that suffice for any request's or reply's line */
 };
 
@@ -51,6 +52,9 @@ struct protocol {
 	/* Judges a line of the reply, which comes without its CR LF and may be cut up. */
 	enum verdict (*line)(struct reply *r, char *line);
 };
+
+/* The first is the default. */
+extern const struct protocol wire_protocols[WIRE_PROTOCOLS];
 
 /* NULL if there is none of that name. */
 const struct protocol *wire_find(const char *name);

@@ -84,7 +84,7 @@ bursts() {
 @test "a reply is not held back until the commands behind it are done" {
 	start_mqd
 	run sockets silence
-	echo "# $output" >&3
+	echo "# ${output//$'\n'/; }" >&3
 	[ "$status" -eq 0 ]
 }
 

@@ -6,7 +6,7 @@
                      unread  one big send, then close with replies unread, which resets
                      abort   one big send, then a reset before anything else
   latency WHAT       the median of 50 rounds in milliseconds, which must be below STALL
-  silence            1,500 sets in one send, three times: the longest wait for the next replies
+  silence            1,500 sets in one send, three times: how long the waits between replies are
   spaces             lines whose key has spaces, before bodies that look like commands
 """
 import fcntl
@@ -92,8 +92,10 @@ def latency(what):
 
 
 def silence():
+    """A busy disk can hold up any one set. Replies that are held back are another thing: then the
+    longest wait is most of the whole, each time."""
     sock = connect()
-    longest = []
+    held_back = []
     for _ in range(3):
         waits, got = [], b""
         before = time.monotonic()
@@ -107,10 +109,9 @@ def silence():
             got, before = got + data, now
         if got != b"STORED\r\n" * 1500:
             sys.exit(f"not what was wanted: {got!r:.100}")
-        longest.append(max(waits))
-    median = statistics.median(longest)
-    print(f"longest wait for a reply to 1,500 sets: median {median:.2f} ms of 3 rounds")
-    if median >= PATIENCE:
+        held_back.append(max(waits) >= PATIENCE and max(waits) >= sum(waits) / 2)
+        print(f"1,500 sets: {sum(waits):.0f} ms, longest wait for a reply {max(waits):.1f} ms")
+    if all(held_back):
         sys.exit(1)
 
 
