@@ -31,6 +31,10 @@ spool_delete(struct spool *sp, const char *queue)
 	if (r != 1)
 		return r;
 	trash = dir_open_or_make(sp->rootfd, ".trash");
+	if (trash == -1) {
+		queue_unlock(q);
+		return -1;
+	}
 	do {
 		snprintf(name, sizeof name, "%ld.%lu", (long)getpid(), sp->tmp_count++);
 		renamed = renameat(sp->rootfd, queue, trash, name);
@@ -89,6 +93,15 @@ by_name(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* The directory that a file system keeps in its root is no queue until it is used as one.
+ */
+static bool
+is_lost_and_found(struct spool *sp, const char *name)
+{
+	return strcmp(name, "lost+found") == 0 &&
+	       faccessat(sp->rootfd, "lost+found/.state", F_OK, 0) == -1;
+}
+
 char **
 spool_list(struct spool *sp)
 {
@@ -114,7 +127,7 @@ spool_list(struct spool *sp)
 		names[n] = NULL;
 		while ((errno = 0, e = readdir(dir)) != NULL &&
 		       (queue_name_decode(e->d_name, name) == -1 || e->d_type == DT_REG ||
-		        e->d_type == DT_LNK || strcmp(e->d_name, "lost+found") == 0))
+		        e->d_type == DT_LNK || is_lost_and_found(sp, e->d_name)))
 			;
 		if (e == NULL && errno != 0)
 			goto fail;
@@ -305,20 +318,35 @@ remove_number(struct queue *q, uint64_t number)
 	message_name(name, number);
 	if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1)
 		return errno == ENOENT ? 0 : -1;
+	if (S_ISDIR(st.st_mode)) {
+		q->state.stale = true;
+		return queue_set_aside(q, q->dirfd, name) == 0 ? 1 : -1;
+	}
 	return queue_remove(q, number, body_bytes(&st)) == 0 ? 1 : -1;
 }
 
-int
-spool_remove(struct spool *sp, const char *queue, uint64_t number)
+static int
+remove_one(struct spool *sp, const char *queue, uint64_t number, bool sync)
 {
 	struct queue *q;
 	int r = queue_lock(sp, queue, false, &q);
 
 	if (r == 1) {
 		r = remove_number(q, number);
+		q->refs++;
 		queue_unlock(q);
+		if (r == 1 && sync && sp->sync == SPOOL_SYNC_FULL &&
+		    fsync(q->dirfd) == -1)
+			r = -1;
+		queue_unref(q);
 	}
 	return r;
+}
+
+int
+spool_remove(struct spool *sp, const char *queue, uint64_t number)
+{
+	return remove_one(sp, queue, number, true);
 }
 
 struct flusher {
@@ -335,7 +363,7 @@ flush_number(void *arg, int dirfd, uint64_t number, const char *name)
 	(void)dirfd, (void)name;
 	if (number >= f->below)
 		return 0;
-	int r = spool_remove(f->spool, f->queue, number);
+	int r = remove_one(f->spool, f->queue, number, false);
 	f->removed += r == 1;
 	return r == -1 ? -1 : 0;
 }
@@ -394,7 +422,7 @@ check_set_aside(struct checker *ck, const char *name)
 	if (queue_lock(ck->spool, ck->queue_name, false, &q) != 1)
 		return;
 	if (queue_set_aside(q, q->dirfd, name) == 0) {
-		q->state.stale = true;
+		recount(q); /* it was counted, and is no fault of the state's now */
 		queue_store(q);
 	}
 	queue_unlock(q);

@@ -188,7 +188,8 @@ cmd_peek(struct spool *sp, int argc, char *argv[])
 		case CLAIM_EMPTY: /* taken meanwhile */
 			break;
 		case CLAIM_ERROR:
-			die_system(queue);
+			printf("%016" PRIu64 " %s\n", numbers[i], strerror(errno));
+			break;
 		}
 	}
 	free(numbers);
@@ -372,12 +373,28 @@ become_owner(const char *dir)
 		die_system("becoming the owner of the spool");
 }
 
+static int
+run(const struct command *cmd, const char *dir, int argc, char *argv[])
+{
+	struct spool *sp;
+	int code;
+
+	become_owner(dir);
+	sp = spool_new(dir, SPOOL_SYNC_FULL);
+	if (sp == NULL || spool_dirfd(sp) == -1)
+		die_system(dir);
+	code = cmd->run(sp, argc, argv);
+	if (fflush(stdout) == EOF)
+		die_system("standard output");
+	spool_free(sp);
+	return code;
+}
+
 int
 main(int argc, char *argv[])
 {
 	const char *dir = DEFAULT_SPOOL;
-	struct spool *sp;
-	int c, code;
+	int c;
 
 	while ((c = getopt(argc, argv, "+H:h")) != -1) {
 		if (c == 'h') {
@@ -391,10 +408,6 @@ main(int argc, char *argv[])
 	argc -= optind;
 	argv += optind;
 	umask(077);
-	become_owner(dir);
-	sp = spool_new(dir, SPOOL_SYNC_FULL);
-	if (sp == NULL || spool_dirfd(sp) == -1)
-		die_system(dir);
 	for (size_t i = 0; argc > 0 && i < sizeof commands / sizeof commands[0]; i++) {
 		const struct command *cmd = &commands[i];
 		if (strcmp(argv[0], cmd->name) != 0)
@@ -402,11 +415,7 @@ main(int argc, char *argv[])
 		if (argc - 1 < cmd->min || argc - 1 > cmd->max)
 			die(EXIT_USAGE, "%s: wrong number of arguments; mqctl -h tells",
 			    cmd->name);
-		code = cmd->run(sp, argc - 1, argv + 1);
-		if (fflush(stdout) == EOF)
-			die_system("standard output");
-		spool_free(sp);
-		return code;
+		return run(cmd, dir, argc - 1, argv + 1);
 	}
 	die(EXIT_USAGE, "%s: no such command; mqctl -h tells",
 	    argc > 0 ? argv[0] : "(none)");

@@ -72,8 +72,7 @@ struct options {
 	const char *spool, *socket_path, *user;
 	const char *addresses[LISTEN_MAX];
 	unsigned naddresses;
-	uint16_t port; /* 0: not given */
-	bool tcp;
+	int port; /* -1: not given, 0: no TCP */
 	mode_t mode;
 	enum spool_sync sync;
 	struct serve_options serve;
@@ -82,13 +81,13 @@ struct options {
 __attribute__((format(printf, 1, 2))) _Noreturn static void
 die_usage(const char *format, ...)
 {
+	char complaint[512];
 	va_list args;
 
 	va_start(args, format);
-	fprintf(stderr, "mqd: ");
-	vfprintf(stderr, format, args);
-	fprintf(stderr, "; mqd -h tells more\n");
+	vsnprintf(complaint, sizeof complaint, format, args);
 	va_end(args);
+	log_error("%s; mqd -h tells more", complaint);
 	exit(EXIT_USAGE);
 }
 
@@ -163,7 +162,6 @@ add_addresses(struct options *o, char *s)
 			die_usage("-l %s: too many addresses", a);
 		o->addresses[o->naddresses++] = a;
 	}
-	o->tcp = true;
 }
 
 static void
@@ -196,8 +194,7 @@ parse_options(struct options *o, int argc, char *argv[])
 			parse_suboptions(o, optarg);
 			break;
 		case 'p':
-			o->port = (uint16_t)parse_number("-p", optarg, 0, UINT16_MAX);
-			o->tcp = o->port != 0; /* as in memcached, 0 turns TCP off */
+			o->port = (int)parse_number("-p", optarg, 0, UINT16_MAX);
 			break;
 		case 's':
 			o->socket_path = optarg;
@@ -270,16 +267,18 @@ become(const char *user)
 static void
 bind_all(struct listeners *l, const struct options *o)
 {
-	uint16_t port = o->port != 0 ? o->port : LISTEN_PORT;
+	uint16_t port = (uint16_t)(o->port > 0 ? o->port : LISTEN_PORT);
 
 	if (geteuid() == 0 && o->user == NULL)
 		die_usage(
 		    "as root it listens only with -u: the user to run as, or -u root");
-	for (unsigned i = 0; i < o->naddresses; i++)
+	for (unsigned i = 0; i < o->naddresses && o->port != 0; i++)
 		if (listen_tcp(l, o->addresses[i], port) == -1)
 			die_system(o->addresses[i]);
-	if (o->tcp && o->naddresses == 0 && listen_tcp(l, "*", port) == -1)
+	if (o->port > 0 && o->naddresses == 0 && listen_tcp(l, "*", port) == -1)
 		die_system("listening on all addresses");
+	if (l->n == 0 && o->socket_path == NULL)
+		die_usage("-p 0 leaves nothing to listen on");
 	if (o->socket_path != NULL && listen_unix(l, o->socket_path, o->mode) == -1)
 		die_system(o->socket_path);
 }
@@ -366,6 +365,7 @@ int
 main(int argc, char *argv[])
 {
 	struct options o = {.spool = DEFAULT_SPOOL,
+	                    .port = -1,
 	                    .mode = 0700,
 	                    .sync = SPOOL_SYNC_FULL,
 	                    .serve = {.max_body = 1 << 20, .max_connections = 1024}};
@@ -376,7 +376,7 @@ main(int argc, char *argv[])
 	parse_options(&o, argc, argv);
 	signal(SIGPIPE, SIG_IGN);
 	umask(077);
-	if (o.tcp || o.socket_path != NULL)
+	if (o.port != -1 || o.naddresses > 0 || o.socket_path != NULL)
 		bind_all(&l, &o);
 	else
 		fd = find_socket(&l);

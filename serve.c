@@ -39,8 +39,10 @@
 #define IN_SIZE (PROTO_GET_MAX + 1) /* one byte more than any line may have */
 #define OUT_SIZE 16384
 #define CLAIMS_MAX                                                                       \
-	16              /* delivered but not yet written; fewer than the spool's handles \
-	                 */
+	16 /* delivered but not yet written; fewer than the spool's handles              \
+	    */
+#define DELAY_MS                                                                         \
+	50 /* a reply waits no longer for those of commands that came with its own */
 #define GRACE_SECONDS 5 /* for the command at hand after a request to terminate */
 #define LINGER_BYTES                                                                     \
 	(1 << 20) /* read and dropped so that a last reply is not lost to a reset */
@@ -50,17 +52,19 @@ static struct connection {
 	const struct serve_options *options;
 	int in, out;
 	bool is_socket, is_tcp;
-	bool closing;      /* nothing further is to be read */
-	bool linger;       /* the client may still be sending when we close */
-	bool reader_gone;  /* nothing can be written any more */
-	bool input_ends;   /* nothing further is read, but what was read is carried out */
-	bool owes_ack;     /* something was read since we last wrote */
-	int logged_error;  /* the errno last logged: a full disk is told once, not a
-	                      million times */
-	size_t start, end; /* what is unread in in_buf */
+	bool closing;     /* nothing further is to be read */
+	bool linger;      /* the client may still be sending when we close */
+	bool reader_gone; /* nothing can be written any more */
+	bool input_ends;  /* nothing further is read, but what was read is carried out */
+	bool owes_ack;    /* something was read since we last wrote */
+	int logged_error; /* the errno last logged: a full disk is told once, not a
+	                     million times */
+	uint64_t written_ms; /* when all was answered last */
+	size_t start, end;   /* what is unread in in_buf */
 	size_t out_len;
 	struct claim claims[CLAIMS_MAX]; /* whose messages lie complete in out_buf */
 	size_t nclaims;
+	unsigned long sent; /* messages, ever */
 	char in_buf[IN_SIZE];
 	char out_buf[OUT_SIZE];
 } conn;
@@ -141,6 +145,7 @@ write_out(void)
 	stats_add(STATS_BYTES_WRITTEN, done);
 	conn.owes_ack = false;
 	conn.out_len = 0;
+	conn.written_ms = os_monotonic_ms();
 }
 
 static void
@@ -264,6 +269,7 @@ fill(bool between)
 	}
 	conn.end += (size_t)n;
 	conn.owes_ack = true;
+	conn.written_ms = os_monotonic_ms();
 	stats_add(STATS_BYTES_READ, (uint64_t)n);
 	return true;
 }
@@ -496,6 +502,7 @@ send_message(struct word key, bool with_cas, struct claim *claim)
 	 * and releases this claim like all others. */
 	put_bytes("\r\n", 2);
 	conn.claims[conn.nclaims++] = *claim;
+	conn.sent++;
 }
 
 /* Take and send the head of one queue. Returns 0, or an errno if there was one. */
@@ -560,7 +567,7 @@ do_get(const struct command *c)
 	struct word_set set;
 	size_t nwords = 0;
 	bool with_cas = c->verb == VERB_GETS;
-	size_t before = conn.nclaims;
+	unsigned long before = conn.sent;
 	int error = 0;
 
 	for (struct word w = c->key; w.s != NULL; proto_next_word(c->end, &w)) {
@@ -591,7 +598,7 @@ do_get(const struct command *c)
 	}
 	/* What was taken must reach the application: an error line would make most
 	 * clients throw it away. */
-	if (error != 0 && conn.nclaims == before)
+	if (error != 0 && conn.sent == before)
 		reply_error(c, queue, error);
 	else
 		put_line("END");
@@ -824,12 +831,16 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 		log_error("counting for this connection alone: %s", strerror(errno));
 	stats_enter();
 	stats_add(STATS_CONNECTIONS, 1);
+	log_info("a connection begins");
 	while (!conn.closing && next_line(&line, &len)) {
 		proto_parse(line, len, &c);
 		run(&c);
+		if (conn.out_len > 0 && os_monotonic_ms() - conn.written_ms > DELAY_MS)
+			flush();
 	}
 	flush();
 	if (conn.linger)
 		linger();
+	log_info("the connection ends");
 	stats_leave();
 }

@@ -162,6 +162,8 @@ open_state(struct spool *sp, struct queue *q)
 		 * survives a power loss, so that those who find one need not. */
 		if (sp->sync != SPOOL_SYNC_NONE && fsync(sp->rootfd) == -1)
 			return -1;
+		/* And that it can be deleted when the disk is full. */
+		mkdirat(sp->rootfd, ".trash", 0700);
 		q->statefd = openat(q->dirfd, ".state", flags | O_CREAT, 0600);
 	}
 	if (q->statefd == -1 || fstat(q->statefd, &st) == -1)
@@ -609,18 +611,22 @@ open_tmp(struct spool *sp, struct push *p, struct queue *q)
 {
 	struct stat st;
 
-	if (tmp_dir(q) == -1)
-		return -1;
-	for (;;) {
+	for (bool again = false;;) {
+		if (tmp_dir(q) == -1)
+			return -1;
 		snprintf(p->tmp_name, sizeof p->tmp_name, "%ld.%lu", (long)getpid(),
 		         sp->tmp_count++);
 		p->fd = openat(q->tmpfd, p->tmp_name,
 		               O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		if (p->fd == -1) {
-			if (errno == EEXIST) /* a process of another pid namespace */
-				continue;
-			return -1;
+		if (p->fd == -1 && errno == EEXIST)
+			continue; /* a process of another pid namespace */
+		if (p->fd == -1 && errno == ENOENT && !again) {
+			again = true; /* .tmp was removed by hand: make it again */
+			close_fd(&q->tmpfd);
+			continue;
 		}
+		if (p->fd == -1)
+			return -1;
 		/* A sweeper may have found it before it was owned. */
 		if (file_own(p->fd) == 1 && fstat(p->fd, &st) == 0 && st.st_nlink > 0)
 			break;
@@ -669,6 +675,10 @@ write_all(int fd, const char *data, size_t len, uint64_t offset)
 int
 push_write(struct push *p, const void *data, size_t len)
 {
+	if (len > MESSAGE_LENGTH_MAX - p->length) {
+		errno = EFBIG;
+		return -1;
+	}
 	if (write_all(p->fd, data, len, MESSAGE_HEADER_LEN + p->length) == -1)
 		return -1;
 	p->crc = crc32c(p->crc, data, len);
@@ -722,19 +732,25 @@ move_to_queue(struct push *p, struct queue *q)
 }
 
 /* A message stands at the number that is next: whoever put it there died before it could
- * count it. Returns 0, or -1 if what stands there is no message or vanished. */
-static int
-adopt(struct queue *q, const char *name)
+ * count it. */
+static void
+adopt(struct state *s, uint64_t bytes)
+{
+	state_give(s, state_next(s));
+	s->put++;
+	count_in(s, bytes);
+}
+
+/* Something stands at the number that is next: go on behind it. */
+static void
+adopt_name(struct queue *q, const char *name)
 {
 	struct stat st;
 
-	state_give(&q->state, state_next(&q->state));
-	if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1 ||
-	    !S_ISREG(st.st_mode))
-		return -1;
-	q->state.put++;
-	count_in(&q->state, body_bytes(&st));
-	return 0;
+	if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+		adopt(&q->state, body_bytes(&st));
+	else
+		state_give(&q->state, state_next(&q->state));
 }
 
 /* With the lock of q held: number the message and make it visible. */
@@ -743,6 +759,7 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 {
 	char line[MESSAGE_HEADER_LEN], name[MESSAGE_NAME_LEN + 1];
 	struct message m = {.length = p->length, .flags = flags};
+	bool moved = false;
 
 	for (;;) {
 		m.number = state_next(&q->state);
@@ -762,9 +779,15 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 			return -1;
 		if (os_rename_noreplace(q->tmpfd, p->tmp_name, q->dirfd, name) == 0)
 			break;
-		if (errno != EEXIST)
+		if (errno == EEXIST) {
+			adopt_name(q, name);
+		} else if (errno == ENOENT && !moved) {
+			moved = true; /* an operator emptied .tmp */
+			if (move_to_queue(p, q) == -1)
+				return -1;
+		} else {
 			return -1;
-		adopt(q, name);
+		}
 	}
 	state_give(&q->state, m.number);
 	q->state.put++;
@@ -904,80 +927,117 @@ skip_holes(struct queue *q, uint64_t n)
 	return 0;
 }
 
-/*
- * With the lock held: find the oldest message, own it and move it into .claim.
- */
+enum attempt {
+	ATTEMPT_GOT,
+	ATTEMPT_HOLE,   /* there is no such message */
+	ATTEMPT_LOCKED, /* a program of the operator's holds a lock on it */
+	ATTEMPT_UNFIT,  /* it is no message file, or its number is claimed already */
+	ATTEMPT_ERROR,
+};
+
+static int
+move_to_claim(struct queue *q, const char *name)
+{
+	struct stat st;
+	int r = os_rename_noreplace(q->dirfd, name, q->claimfd, name);
+
+	if (r == -1 && errno == ENOENT && fstat(q->claimfd, &st) == 0 &&
+	    st.st_nlink == 0) {
+		close_fd(&q->claimfd); /* .claim was removed by hand: make it again */
+		if (queue_claim_dir(q) != -1)
+			r = os_rename_noreplace(q->dirfd, name, q->claimfd, name);
+	}
+	return r;
+}
+
+/* Own message n and move it into .claim. Sets c->fd if it is got, and *bytes if it is
+ * there. */
+static enum attempt
+take_number(struct queue *q, uint64_t n, struct claim *c, uint64_t *bytes)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+	enum attempt result = ATTEMPT_ERROR;
+	struct stat st;
+	int owned;
+
+	message_name(name, n);
+	c->message.number = n;
+	c->fd = openat(q->dirfd, name, read_flags);
+	if (c->fd == -1 && errno == ENOENT)
+		return ATTEMPT_HOLE;
+	if (c->fd == -1)
+		return is_foreign(errno) ? ATTEMPT_UNFIT : ATTEMPT_ERROR;
+	if (fstat(c->fd, &st) == -1 || !S_ISREG(st.st_mode)) {
+		close_fd(&c->fd);
+		return ATTEMPT_UNFIT;
+	}
+	*bytes = body_bytes(&st);
+	owned = file_own(c->fd);
+	if (owned == 1 && move_to_claim(q, name) == 0)
+		return ATTEMPT_GOT;
+	if (owned == 0)
+		result = ATTEMPT_LOCKED;
+	else if (owned == 1 && errno == EEXIST)
+		result = ATTEMPT_UNFIT;
+	else if (owned == 1 && errno == ENOENT)
+		result = ATTEMPT_HOLE;
+	int e = errno;
+	close_fd(&c->fd);
+	errno = e;
+	return result;
+}
+
+/* With the lock held: take the oldest message there is. What the state knows is tried in
+ * order, and then the number that is next: whoever put a message there died before he
+ * could count it. */
 static enum claim_result
 take_head(struct queue *q, struct claim *c)
 {
 	struct state *s = &q->state;
 	char name[MESSAGE_NAME_LEN + 1];
-	struct stat st;
 	unsigned holes = 0;
 	bool skipped = false;
-	uint64_t n = 0;
 
 	if (queue_claim_dir(q) == -1)
 		return CLAIM_ERROR;
-	for (;; n++) {
-		n = state_candidate(s, n);
-		message_name(name, n);
-		c->message.number = n;
-		c->fd = openat(q->dirfd, name, read_flags);
-		if (c->fd == -1 && errno == ENOENT) {
-			if (n >= state_next(s))
-				break;
-			/* An operator removed it, or two ranges had to be joined. */
+	for (uint64_t n = state_candidate(s, 0);; n = state_candidate(s, n + 1)) {
+		bool known = n < state_next(s);
+		uint64_t bytes = 0;
+
+		switch (take_number(q, n, c, &bytes)) {
+		case ATTEMPT_GOT:
+			if (!known)
+				adopt(s, bytes);
+			state_take(s, n);
+			count_out(s, bytes);
+			return CLAIM_GOT;
+		case ATTEMPT_HOLE:
+			if (!known) {
+				if (!skipped)
+					s->waiting = s->bytes = s->stale = 0;
+				return CLAIM_EMPTY;
+			}
+			/* Removed by hand, or two ranges had to be joined. */
 			state_take(s, n);
 			s->stale = true;
 			if (++holes % HOLES_MAX == 0 && skip_holes(q, n + 1) == -1)
 				return CLAIM_ERROR;
-			continue;
-		}
-		if (c->fd == -1 && !is_foreign(errno))
-			return CLAIM_ERROR;
-		if (c->fd == -1 || fstat(c->fd, &st) == -1 || !S_ISREG(st.st_mode)) {
-			close_fd(&c->fd);
+			break;
+		case ATTEMPT_LOCKED:
+			if (!known)
+				adopt(s, bytes);
+			skipped = true;
+			break;
+		case ATTEMPT_UNFIT:
 			state_take(s, n);
 			s->stale = true;
+			message_name(name, n);
 			return queue_set_aside(q, q->dirfd, name) == 0 ? CLAIM_DAMAGED
 			                                               : CLAIM_ERROR;
-		}
-		if (n >= state_next(s))
-			adopt(q, name);
-		int owned = file_own(c->fd);
-		if (owned == 1 &&
-		    os_rename_noreplace(q->dirfd, name, q->claimfd, name) == 0)
-			break;
-		int e = errno;
-		close_fd(&c->fd);
-		if (owned == 0) {
-			skipped =
-			    true; /* a program of the operator's holds a lock on it */
-			continue;
-		}
-		errno = e;
-		if (e == EEXIST && queue_set_aside(q, q->dirfd, name) == 0) {
-			state_take(
-			    s,
-			    n); /* the number is claimed already: a copy made by hand */
-			s->stale = true;
-			return CLAIM_DAMAGED;
-		}
-		if (e != ENOENT)
+		case ATTEMPT_ERROR:
 			return CLAIM_ERROR;
-		s->stale = true; /* removed by hand in this moment */
-	}
-	if (c->fd == -1) {
-		if (!skipped) {
-			s->waiting = s->bytes = 0;
-			s->stale = false;
 		}
-		return CLAIM_EMPTY;
 	}
-	state_take(s, n);
-	count_out(s, body_bytes(&st));
-	return CLAIM_GOT;
 }
 
 /* A claimed message failed its check: out of the way, but never silently gone. */

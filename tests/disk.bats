@@ -43,6 +43,8 @@ fill_and_mend() {
 		    assert r.readline() == b"END\r\n"
 		    assert body[8:] == b"x" * (size - 8)
 		    return int(body[:8])
+		p.stdin.write(b"set other 0 0 1\r\nx\r\n")
+		assert r.readline() == b"STORED\r\n"
 		stored, n = [], 0
 		while True:
 		    reply = set_(n, size)
@@ -55,8 +57,11 @@ fill_and_mend() {
 		for i in range(20):  # it stays so, and leaves nothing behind
 		    assert set_(n, size) == want + b"\r\n"
 		assert set_(n, 5000000) == want + b"\r\n"  # one that streams
+		assert not [f for f in os.listdir(spool + "/.trash")]
 		assert len([f for f in os.listdir(spool + "/q") if f[0] == "0"]) == len(stored)
 		assert os.listdir(spool + "/q/.tmp") == []
+		p.stdin.write(b"delete other\r\n")  # nor those who make room
+		assert r.readline() == b"DELETED\r\n"
 		assert get() == 0 and get() == 1  # a full disk does not stop those who take
 		for i in range(2):
 		    for f in glob.glob(os.path.dirname(spool) + "/ballast*")[:3]:

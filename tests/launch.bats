@@ -24,12 +24,12 @@ as_nobody() {
 @test "usage errors exit with 100 and one line, and say what was wrong" {
 	local args
 	for args in '-x' '-p' '-p 65536' '-p x' '-c 0' '-c x' '-B 0' '-B 1t' '-B 10g' '-a 999' '-a x' \
-		'-o nonsense' '-o sync' '-o sync=half' '-o idle_timeout=x' 'extra'; do
+		'-o nonsense' '-o sync' '-o sync=half' '-o idle_timeout=x' 'extra' '-p 0 -u root'; do
 		# shellcheck disable=SC2086
 		run "$MQD" -H "$SPOOL" $args </dev/null
 		[ "$status" -eq 100 ] || { echo "$args: $status"; false; }
 		[ "${#lines[@]}" -eq 1 ]
-		[[ $output == mqd:* ]]
+		[[ $output == mqd\[* ]]
 	done
 	run "$MQD" -V
 	[[ $status -eq 0 && $output =~ ^mqd\ [1-9][0-9]*\.[0-9]+\.[0-9]+$ ]]

@@ -250,3 +250,37 @@ name() {
 	[ "$(stat -c %U "$SPOOL/q/$(name 1)")" = nobody ]
 	[ "$(stat -c %U "$SPOOL/q/.state")" = nobody ]
 }
+
+@test ".claim and .tmp removed under a live connection are made again, and nothing is lost" {
+	coproc ONE { exec "$MQD" -N -H "$SPOOL" 2>/dev/null; }
+	local pid=$ONE_PID in=${ONE[1]} out=${ONE[0]} line
+	ask() { # LINE COMMAND...: send, expect the first line of the reply
+		printf '%s\r\n' "${@:2}" >&"$in"
+		read -r -t 10 line <&"$out"
+		[ "$line" = "$1"$'\r' ]
+	}
+	local rest
+	ask STORED 'set q 0 0 1' a
+	ask STORED 'set q 0 0 1' b
+	ask 'VALUE q 0 1' 'get q'
+	read -r -t 10 rest <&"$out"
+	read -r -t 10 rest <&"$out"
+	rmdir "$SPOOL/q/.claim" "$SPOOL/q/.tmp"
+	ask 'VALUE q 0 1' 'get q'
+	read -r -t 10 rest <&"$out"
+	[ "$rest" = $'b\r' ]
+	read -r -t 10 rest <&"$out"
+	ask STORED 'set q 0 0 1' c
+	eval "exec $in>&-"
+	wait "$pid"
+	[ "$(drain q)" = c ]
+	"$MQCTL" -H "$SPOOL" check
+}
+
+@test "an error in one queue of a get does not cost the messages of the others" {
+	ln -s /nowhere "$SPOOL/errq"
+	put small s
+	"$PYTHON" -c 'print("b" * 40000, end="")' | "$MQCTL" -H "$SPOOL" put big
+	printf 'get small\r\nget big errq\r\nget errq\r\n' | "$MQD" -H "$SPOOL" 2>/dev/null | tr -d '\r' >"$BATS_TEST_TMPDIR/out"
+	[ "$(cut -c 1-12 "$BATS_TEST_TMPDIR/out")" = $'VALUE small \ns\nEND\nVALUE big 0 \nbbbbbbbbbbbb\nEND\nSERVER_ERROR' ]
+}

@@ -50,12 +50,21 @@ def compression():
     check("get", queue.get("jobs"), text)
 
 
-def buffered():
-    queue = client(buffer_requests=True)
+def fill_buffers(**behaviors):
+    queue = client(buffer_requests=True, **behaviors)
     for i in range(1, 2001):
         # pylibmc takes libmemcached's MEMCACHED_BUFFERED, which is 32, for an error.
         check_raises("set", pylibmc.Error, queue.set, "jobs", b"%d\n" % i)
     queue.disconnect_all()
+
+
+def buffered():
+    fill_buffers()
+
+
+def buffered_unread():
+    """So much patience that it reads no reply before it sends its quit, and closes at once."""
+    fill_buffers(_io_msg_watermark=1 << 20, _io_bytes_watermark=1 << 30)
 
 
 def no_block():
@@ -145,6 +154,7 @@ def refused():
     check("get again", queue.get("jobs"), None)
 
 
-{f.__name__: f for f in (everyday, cas, compression, buffered, no_block, noreply,
+{f.__name__: f for f in (everyday, cas, compression, buffered, buffered_unread,
+                         no_block, noreply,
                          multi, spaces, space_in_step, keys, stats, refused)}[SCENARIO]()
 done()
