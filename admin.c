@@ -13,13 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "spool.h"
 #include "spool_queue.h"
 
-#define RECOUNT_MAX                                                                      \
-	100000 /* messages that are counted anew while others wait for the lock */
+#define RECOUNT_MAX 100000 /* messages that are counted anew while others wait for the lock */
 
 int
 spool_delete(struct spool *sp, const char *queue)
@@ -49,10 +49,10 @@ spool_delete(struct spool *sp, const char *queue)
 	return renamed == 0 ? 1 : -1;
 }
 
-static void remove_tree(int parent, const char *name, int depth);
+static void remove_tree(int parent, const char *name, int depth, size_t *budget);
 
 static void
-remove_contents(int parent, const char *name, int depth)
+remove_contents(int parent, const char *name, int depth, size_t *budget)
 {
 	struct dirent *e;
 	int fd = openat(parent, name, dir_flags);
@@ -62,29 +62,33 @@ remove_contents(int parent, const char *name, int depth)
 		close_fd(&fd);
 		return;
 	}
-	while ((e = readdir(dir)) != NULL)
+	while (*budget > 0 && (e = readdir(dir)) != NULL)
 		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			remove_tree(fd, e->d_name, depth);
+			remove_tree(fd, e->d_name, depth, budget);
 	closedir(dir);
 }
 
-/* Unlink a file, or a tree at most `depth` levels deep, without following anything out of
- * it. */
+/* Unlink a file, or a tree at most `depth` levels deep, without following anything out of it. */
 static void
-remove_tree(int parent, const char *name, int depth)
+remove_tree(int parent, const char *name, int depth, size_t *budget)
 {
+	--*budget;
 	if (unlinkat(parent, name, 0) == 0 || depth == 0)
 		return;
-	remove_contents(parent, name, depth - 1);
-	unlinkat(parent, name, AT_REMOVEDIR);
+	remove_contents(parent, name, depth - 1, budget);
+	if (*budget > 0)
+		unlinkat(parent, name, AT_REMOVEDIR);
 }
 
 /* .trash itself stays: somebody may be about to move a queue into it. */
-void
-spool_empty_trash(struct spool *sp)
+bool
+spool_empty_trash(struct spool *sp, size_t max)
 {
+	size_t budget = max;
+
 	if (spool_dirfd(sp) != -1)
-		remove_contents(sp->rootfd, ".trash", 16);
+		remove_contents(sp->rootfd, ".trash", 16, &budget);
+	return budget == 0;
 }
 
 static int
@@ -108,6 +112,7 @@ spool_list(struct spool *sp)
 	char name[QUEUE_NAME_MAX + 1];
 	char **names = NULL;
 	size_t n = 0, room = 0;
+	int e_saved;
 	struct dirent *e;
 	int fd = spool_dirfd(sp) == -1 ? -1 : openat(sp->rootfd, ".", dir_flags);
 	DIR *dir = fd == -1 ? NULL : fdopendir(fd);
@@ -138,11 +143,12 @@ spool_list(struct spool *sp)
 	qsort(names, n, sizeof *names, by_name);
 	return names;
 fail:
+	e_saved = errno != 0 ? errno : ENOMEM;
 	closedir(dir);
 	if (names != NULL)
 		names[n] = NULL;
 	spool_list_free(names);
-	errno = ENOMEM;
+	errno = e_saved;
 	return NULL;
 }
 
@@ -269,8 +275,8 @@ spool_first(struct spool *sp, const char *queue, uint64_t *numbers, size_t max)
 	struct queue *q;
 	int r = use_queue(sp, queue, &q);
 
-	if (r != 1 || max == 0)
-		return r == -1 ? -1 : 0;
+	if (r != 1)
+		return r;
 	r = dir_each_number(q->dirfd, keep_lowest, &l);
 	queue_unref(q);
 	return r == -1 ? -1 : (ssize_t)l.n;
@@ -335,8 +341,7 @@ remove_one(struct spool *sp, const char *queue, uint64_t number, bool sync)
 		r = remove_number(q, number);
 		q->refs++;
 		queue_unlock(q);
-		if (r == 1 && sync && sp->sync == SPOOL_SYNC_FULL &&
-		    fsync(q->dirfd) == -1)
+		if (r == 1 && sync && sp->sync == SPOOL_SYNC_FULL && fsync(q->dirfd) == -1)
 			r = -1;
 		queue_unref(q);
 	}
@@ -456,8 +461,7 @@ check_number(void *arg, int dirfd, uint64_t number, const char *name)
 /* Call `visit` for each entry of a subdirectory, "." and ".." apart. */
 static void
 each_entry(struct checker *ck, int parent, const char *subdir,
-           void (*visit)(struct checker *ck, int fd, const char *subdir,
-                         struct dirent *e))
+           void (*visit)(struct checker *ck, int fd, const char *subdir, struct dirent *e))
 {
 	struct dirent *e;
 	int fd = openat(parent, subdir, dir_flags);
@@ -465,8 +469,7 @@ each_entry(struct checker *ck, int parent, const char *subdir,
 
 	if (dir == NULL) {
 		if (errno != ENOENT)
-			found(ck, "unreadable", strerror(errno), "%s/%s", ck->queue_name,
-			      subdir);
+			found(ck, "unreadable", strerror(errno), "%s/%s", ck->queue_name, subdir);
 		close_fd(&fd);
 		return;
 	}
@@ -476,19 +479,22 @@ each_entry(struct checker *ck, int parent, const char *subdir,
 	closedir(dir);
 }
 
-/* A file in .claim or .tmp: whose? */
+/* A file in .claim or .tmp: whose? The lock is held, so no sweeper and no push is at work on it;
+ * one that was just made may not be owned yet, and one just unlinked not be closed. */
 static void
 check_owned(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
 	bool claim = strcmp(subdir, ".claim") == 0;
 	int file = openat(fd, e->d_name, read_flags);
+	struct stat st;
 
 	if (file == -1 && errno == ENOENT)
 		return;
 	if (file == -1)
 		found(ck, "foreign", strerror(errno), "%s/%s/%s", ck->queue_name, subdir,
 		      e->d_name);
-	else if (file_own(file) == 1)
+	else if (file_own(file) == 1 && fstat(file, &st) == 0 && st.st_nlink > 0 &&
+	         (claim || time(NULL) - st.st_mtime > 1))
 		found(ck, claim ? "orphan" : "leftover", "its owner has died", "%s/%s/%s",
 		      ck->queue_name, subdir, e->d_name);
 	close_fd(&file);
@@ -505,8 +511,7 @@ check_bad(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 static void
 check_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const char *const known[] = {".state", ".claim",  ".tmp",
-	                                    ".bad",   ".config", NULL};
+	static const char *const known[] = {".state", ".claim", ".tmp", ".bad", ".config", NULL};
 	uint64_t number;
 
 	(void)fd, (void)subdir;
@@ -527,8 +532,7 @@ check_range(void *arg, int dirfd, uint64_t number, const char *name)
 	(void)dirfd;
 	if (state_has(&ck->queue->state, number))
 		return 0;
-	found(ck, "stranded", "outside of what .state knows", "%s/%s", ck->queue_name,
-	      name);
+	found(ck, "stranded", "outside of what .state knows", "%s/%s", ck->queue_name, name);
 	if (ck->repair) {
 		state_give(&ck->queue->state, number);
 		ck->queue->state.stale = true;
@@ -547,13 +551,14 @@ check_state(struct checker *ck)
 	if (queue_lock(ck->spool, ck->queue_name, false, &q) != 1)
 		return;
 	ck->queue = q;
+	each_entry(ck, q->dirfd, ".claim", check_owned);
+	each_entry(ck, q->dirfd, ".tmp", check_owned);
 	dir_each_number(q->dirfd, check_range, ck);
 	if (dir_each_number(q->dirfd, list_number, &l) == 0 &&
 	    (l.waiting != q->state.waiting || l.bytes != q->state.bytes)) {
 		snprintf(detail, sizeof detail,
 		         "%llu messages, %llu bytes, where there are %llu and %llu",
-		         (unsigned long long)q->state.waiting,
-		         (unsigned long long)q->state.bytes,
+		         (unsigned long long)q->state.waiting, (unsigned long long)q->state.bytes,
 		         (unsigned long long)l.waiting, (unsigned long long)l.bytes);
 		found(ck, "miscounted", detail, "%s/.state", ck->queue_name);
 	}
@@ -577,8 +582,6 @@ check_queue(struct checker *ck)
 		return;
 	each_entry(ck, q->dirfd, ".", check_entry);
 	dir_each_number(q->dirfd, check_number, ck);
-	each_entry(ck, q->dirfd, ".claim", check_owned);
-	each_entry(ck, q->dirfd, ".tmp", check_owned);
 	each_entry(ck, q->dirfd, ".bad", check_bad);
 	check_state(ck);
 	queue_unref(q);
@@ -587,8 +590,7 @@ check_queue(struct checker *ck)
 static void
 check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const char *const known[] = {".stats", ".clients", ".config", "lost+found",
-	                                    NULL};
+	static const char *const known[] = {".stats", ".clients", ".config", "lost+found", NULL};
 	char name[QUEUE_NAME_MAX + 1];
 	struct stat st;
 
@@ -599,10 +601,8 @@ check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *
 	if (strcmp(e->d_name, ".trash") == 0)
 		return;
 	if (queue_name_decode(e->d_name, name) == -1)
-		found(ck, "foreign", "no queue has this name; left alone", "%s",
-		      e->d_name);
-	else if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-	         !S_ISDIR(st.st_mode))
+		found(ck, "foreign", "no queue has this name; left alone", "%s", e->d_name);
+	else if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode))
 		found(ck, "foreign", "not a directory; left alone", "%s", e->d_name);
 }
 
@@ -616,8 +616,7 @@ check_trash(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 int64_t
 spool_check(struct spool *sp, bool repair, spool_report *report)
 {
-	struct checker ck = {
-	    .spool = sp, .repair = repair, .report = report, .queue_name = "."};
+	struct checker ck = {.spool = sp, .repair = repair, .report = report, .queue_name = "."};
 	char **queues = spool_list(sp);
 
 	if (queues == NULL)
@@ -625,7 +624,7 @@ spool_check(struct spool *sp, bool repair, spool_report *report)
 	each_entry(&ck, sp->rootfd, ".", check_root_entry);
 	each_entry(&ck, sp->rootfd, ".trash", check_trash);
 	if (repair)
-		spool_empty_trash(sp);
+		spool_empty_trash(sp, SIZE_MAX);
 	for (size_t i = 0; queues[i] != NULL; i++) {
 		ck.queue_name = queues[i];
 		check_queue(&ck);

@@ -21,15 +21,13 @@ make_tables(void)
 	}
 	for (uint32_t b = 0; b < 256; b++)
 		for (int k = 1; k < 8; k++)
-			table[k][b] =
-			    (table[k - 1][b] >> 8) ^ table[0][table[k - 1][b] & 0xff];
+			table[k][b] = (table[k - 1][b] >> 8) ^ table[0][table[k - 1][b] & 0xff];
 }
 
 static uint32_t
 little_endian32(const unsigned char *p)
 {
-	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
-	       (uint32_t)p[3] << 24;
+	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
 uint32_t
@@ -42,9 +40,8 @@ crc32c(uint32_t crc, const void *data, size_t len)
 	crc = ~crc;
 	for (; len >= 8; len -= 8, p += 8) {
 		uint32_t lo = crc ^ little_endian32(p), hi = little_endian32(p + 4);
-		crc = table[7][lo & 0xff] ^ table[6][lo >> 8 & 0xff] ^
-		      table[5][lo >> 16 & 0xff] ^ table[4][lo >> 24] ^
-		      table[3][hi & 0xff] ^ table[2][hi >> 8 & 0xff] ^
+		crc = table[7][lo & 0xff] ^ table[6][lo >> 8 & 0xff] ^ table[5][lo >> 16 & 0xff] ^
+		      table[4][lo >> 24] ^ table[3][hi & 0xff] ^ table[2][hi >> 8 & 0xff] ^
 		      table[1][hi >> 16 & 0xff] ^ table[0][hi >> 24];
 	}
 	for (; len > 0; len--, p++)

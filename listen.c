@@ -59,8 +59,7 @@ split_address(const char *address, char *host, size_t size, uint16_t *port)
 
 	if (brackets) {
 		const char *close_bracket = strchr(address++, ']');
-		if (close_bracket == NULL ||
-		    (close_bracket[1] != '\0' && close_bracket[1] != ':'))
+		if (close_bracket == NULL || (close_bracket[1] != '\0' && close_bracket[1] != ':'))
 			return -1;
 		end = close_bracket;
 		colon = close_bracket[1] == ':' ? close_bracket + 1 : NULL;
@@ -70,8 +69,7 @@ split_address(const char *address, char *host, size_t size, uint16_t *port)
 		end = colon;
 	}
 	if (colon != NULL) {
-		if (number_parse(colon + 1, strlen(colon + 1), UINT16_MAX, &n) == -1 ||
-		    n == 0)
+		if (number_parse(colon + 1, strlen(colon + 1), UINT16_MAX, &n) == -1 || n == 0)
 			return -1;
 		*port = (uint16_t)n;
 	}
@@ -101,22 +99,18 @@ listen_tcp(struct listeners *l, const char *address, uint16_t port)
 		/* Both families; a system without IPv6 has the first. */
 		in4.sin_addr.s_addr = htonl(INADDR_ANY);
 		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		if (fd == -1 ||
-		    listen_on(l, fd, (struct sockaddr *)&in4, sizeof in4) == -1)
+		if (fd == -1 || listen_on(l, fd, (struct sockaddr *)&in4, sizeof in4) == -1)
 			return -1;
 		fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		return fd == -1 ? 0
-		                : listen_on(l, fd, (struct sockaddr *)&in6, sizeof in6);
+		return fd == -1 ? 0 : listen_on(l, fd, (struct sockaddr *)&in6, sizeof in6);
 	}
 	if (inet_pton(AF_INET, host, &in4.sin_addr) == 1) {
 		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		return fd == -1 ? -1
-		                : listen_on(l, fd, (struct sockaddr *)&in4, sizeof in4);
+		return fd == -1 ? -1 : listen_on(l, fd, (struct sockaddr *)&in4, sizeof in4);
 	}
 	if (inet_pton(AF_INET6, host, &in6.sin6_addr) == 1) {
 		fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		return fd == -1 ? -1
-		                : listen_on(l, fd, (struct sockaddr *)&in6, sizeof in6);
+		return fd == -1 ? -1 : listen_on(l, fd, (struct sockaddr *)&in6, sizeof in6);
 	}
 	errno = EINVAL;
 	return -1;
@@ -191,15 +185,14 @@ struct workers {
 static void
 sweep_for_killed(const char *spool_dir, enum spool_sync sync)
 {
-	struct spool *sp = spool_new(spool_dir, sync);
-
-	if (sp == NULL)
+	/* In a process of its own, because a queue may be locked for long. */
+	if (fork() != 0)
 		return;
-	uint64_t n = spool_sweep(sp);
+	struct spool *sp = spool_new(spool_dir, sync);
+	uint64_t n = sp == NULL ? 0 : spool_sweep(sp);
 	if (n > 0)
-		log_error("%llu messages of killed workers put back",
-		          (unsigned long long)n);
-	spool_free(sp);
+		log_error("%llu messages of killed workers put back", (unsigned long long)n);
+	_exit(0);
 }
 
 static void

@@ -20,8 +20,8 @@
 
 static const struct {
 	size_t at, width;
-} number_field = {4, 16}, length_field = {21, 10}, flags_field = {32, 10},
-  expiry_field = {43, 10}, tries_field = {54, 5};
+} number_field = {4, 16}, length_field = {21, 10}, flags_field = {32, 10}, expiry_field = {43, 10},
+  tries_field = {54, 5};
 
 uint32_t
 message_crc(const char *line, uint32_t body_crc)
@@ -78,12 +78,10 @@ message_read_header(const char *line, struct message *m, uint32_t *crc)
 	                 &m->number) == -1 ||
 	    number_parse(line + length_field.at, length_field.width, MESSAGE_LENGTH_MAX,
 	                 &m->length) == -1 ||
-	    number_parse(line + flags_field.at, flags_field.width, UINT32_MAX, &flags) ==
+	    number_parse(line + flags_field.at, flags_field.width, UINT32_MAX, &flags) == -1 ||
+	    number_parse(line + expiry_field.at, expiry_field.width, UINT64_MAX, &m->expiry) ==
 	        -1 ||
-	    number_parse(line + expiry_field.at, expiry_field.width, UINT64_MAX,
-	                 &m->expiry) == -1 ||
-	    number_parse(line + tries_field.at, tries_field.width, UINT32_MAX, &tries) ==
-	        -1 ||
+	    number_parse(line + tries_field.at, tries_field.width, UINT32_MAX, &tries) == -1 ||
 	    read_crc(line + CRC_AT, crc) == -1)
 		return -1;
 	m->flags = (uint32_t)flags;
@@ -101,7 +99,11 @@ message_name(char *name, uint64_t number)
 int
 message_name_parse(const char *name, uint64_t *number)
 {
-	if (strlen(name) != MESSAGE_NAME_LEN)
+	uint64_t n;
+
+	if (strlen(name) != MESSAGE_NAME_LEN ||
+	    number_parse(name, MESSAGE_NAME_LEN, MESSAGE_NUMBER_MAX - 1, &n) == -1 || n == 0)
 		return -1;
-	return number_parse(name, MESSAGE_NAME_LEN, MESSAGE_NUMBER_MAX, number);
+	*number = n;
+	return 0;
 }

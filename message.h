@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MESSAGE_NAME_LEN 16 /* digits of a number, which is a file's name */
-#define MESSAGE_NUMBER_MAX 9999999999999999 /* what fits in them */
+#define MESSAGE_NAME_LEN 16                 /* digits of a number, which is a file's name */
+#define MESSAGE_NUMBER_MAX 9999999999999999 /* what fits in them: one more than the last */
 #define MESSAGE_HEADER_LEN 69
 #define MESSAGE_LENGTH_MAX 9999999999
 

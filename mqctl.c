@@ -114,8 +114,8 @@ ls_queue(struct spool *sp, const char *queue)
 		fprintf(stderr, "mqctl: %s: %s\n", queue, strerror(errno));
 		return -1;
 	}
-	printf("%-24s %10" PRIu64 " %7" PRIu64 " %10" PRIu64 " %10" PRIu64 " %12" PRIu64,
-	       queue, st.waiting, st.in_flight, st.put, st.taken, st.bytes);
+	printf("%-24s %10" PRIu64 " %7" PRIu64 " %10" PRIu64 " %10" PRIu64 " %12" PRIu64, queue,
+	       st.waiting, st.in_flight, st.put, st.taken, st.bytes);
 	print_age(st.oldest);
 	if (st.bad > 0)
 		printf("  %" PRIu64 " bad", st.bad);
@@ -131,8 +131,8 @@ cmd_ls(struct spool *sp, int argc, char *argv[])
 
 	if (queues == NULL)
 		die_system("the spool");
-	printf("%-24s %10s %7s %10s %10s %12s %6s\n", "QUEUE", "WAITING", "FLIGHT", "PUT",
-	       "TAKEN", "BYTES", "OLDEST");
+	printf("%-24s %10s %7s %10s %10s %12s %6s\n", "QUEUE", "WAITING", "FLIGHT", "PUT", "TAKEN",
+	       "BYTES", "OLDEST");
 	for (int i = 0; i < argc; i++) {
 		int r = ls_queue(sp, queue_arg(argv[i]));
 		if (r == 0)
@@ -177,8 +177,8 @@ cmd_peek(struct spool *sp, int argc, char *argv[])
 	for (ssize_t i = 0; i < n; i++) {
 		switch (spool_look(sp, queue, numbers[i], &c)) {
 		case CLAIM_GOT:
-			printf("%016" PRIu64 " %10" PRIu64 " bytes, flags %" PRIu32 ":",
-			       numbers[i], c.message.length, c.message.flags);
+			printf("%016" PRIu64 " %10" PRIu64 " bytes, flags %" PRIu32 ":", numbers[i],
+			       c.message.length, c.message.flags);
 			print_preview(&c);
 			look_end(&c);
 			break;
@@ -246,8 +246,7 @@ cmd_put(struct spool *sp, int argc, char *argv[])
 	(void)argc;
 	if (push_begin(&push, sp, queue) == -1)
 		die_system(queue);
-	while ((n = read(STDIN_FILENO, buf, sizeof buf)) > 0 ||
-	       (n == -1 && errno == EINTR))
+	while ((n = read(STDIN_FILENO, buf, sizeof buf)) > 0 || (n == -1 && errno == EINTR))
 		if (n > 0 && push_write(&push, buf, (size_t)n) == -1)
 			break;
 	if (n != 0) {
@@ -270,19 +269,19 @@ cmd_get(struct spool *sp, int argc, char *argv[])
 
 	(void)argc;
 	while ((r = spool_claim(sp, queue, &c)) == CLAIM_DAMAGED)
-		fprintf(stderr, "mqctl: %s/%016" PRIu64 " is damaged: moved to .bad\n",
-		        queue, c.message.number);
+		fprintf(stderr, "mqctl: %s/%016" PRIu64 " is damaged: moved to .bad\n", queue,
+		        c.message.number);
 	if (r == CLAIM_ERROR)
 		die_system(queue);
 	if (r == CLAIM_EMPTY)
 		return EXIT_NOTHING;
 	if (print_body(&c) == -1) {
 		int e = errno;
-		claim_release(sp, &c);
+		claim_release(&c);
 		errno = e;
 		die_system("printing a message; it is back in the queue");
 	}
-	if (claims_finish(sp, &c, 1) == -1)
+	if (claims_finish(&c, 1) == -1)
 		die_system("removing a printed message");
 	return 0;
 }
@@ -326,7 +325,7 @@ cmd_drop(struct spool *sp, int argc, char *argv[])
 		die_system(queue);
 	if (r == 0)
 		die(EXIT_NOTHING, "%s: no such queue", queue);
-	spool_empty_trash(sp);
+	spool_empty_trash(sp, SIZE_MAX);
 	return 0;
 }
 
@@ -368,8 +367,7 @@ become_owner(const char *dir)
 
 	if (geteuid() != 0 || stat(dir, &st) == -1 || st.st_uid == 0)
 		return;
-	if (setgroups(1, &st.st_gid) == -1 || setgid(st.st_gid) == -1 ||
-	    setuid(st.st_uid) == -1)
+	if (setgroups(1, &st.st_gid) == -1 || setgid(st.st_gid) == -1 || setuid(st.st_uid) == -1)
 		die_system("becoming the owner of the spool");
 }
 
@@ -413,10 +411,8 @@ main(int argc, char *argv[])
 		if (strcmp(argv[0], cmd->name) != 0)
 			continue;
 		if (argc - 1 < cmd->min || argc - 1 > cmd->max)
-			die(EXIT_USAGE, "%s: wrong number of arguments; mqctl -h tells",
-			    cmd->name);
+			die(EXIT_USAGE, "%s: wrong number of arguments; mqctl -h tells", cmd->name);
 		return run(cmd, dir, argc - 1, argv + 1);
 	}
-	die(EXIT_USAGE, "%s: no such command; mqctl -h tells",
-	    argc > 0 ? argv[0] : "(none)");
+	die(EXIT_USAGE, "%s: no such command; mqctl -h tells", argc > 0 ? argv[0] : "(none)");
 }

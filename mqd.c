@@ -11,7 +11,8 @@
  *     mqd.c      this: options, and finding out how we were started
  *     serve.c    one connection: bytes in, bytes out, the commands
  *     proto.c    bytes to commands and what is answered to those that mean nothing here
- *     spool.c    queues as files: push, claim, finish, release
+ *     spool.c    messages as files: push, claim, finish, release
+ *     queue.c    a queue's directory: the lock, .state, what dead processes left
  *     admin.c    the spool's other half: delete, list, statistics, check
  *     mqctl.c    the operator's command
  *
@@ -104,8 +105,8 @@ parse_number(const char *option, const char *s, uint64_t min, uint64_t max)
 	uint64_t n;
 
 	if (number_parse_size(s, max, &n) == -1 || n < min)
-		die_usage("%s %s: must be a number from %" PRIu64 " to %" PRIu64, option,
-		          s, min, max);
+		die_usage("%s %s: must be a number from %" PRIu64 " to %" PRIu64, option, s, min,
+		          max);
 	return n;
 }
 
@@ -114,9 +115,8 @@ parse_suboptions(struct options *o, char *s)
 {
 	enum { SYNC, IDLE_TIMEOUT };
 	char *const names[] = {[SYNC] = "sync", [IDLE_TIMEOUT] = "idle_timeout", NULL};
-	static const char *const syncs[] = {[SPOOL_SYNC_FULL] = "full",
-	                                    [SPOOL_SYNC_PUSH] = "push",
-	                                    [SPOOL_SYNC_NONE] = "none"};
+	static const char *const syncs[] = {
+	    [SPOOL_SYNC_FULL] = "full", [SPOOL_SYNC_PUSH] = "push", [SPOOL_SYNC_NONE] = "none"};
 	char *value;
 
 	while (*s != '\0') {
@@ -175,8 +175,7 @@ parse_options(struct options *o, int argc, char *argv[])
 			o->mode = parse_mode(optarg);
 			break;
 		case 'B':
-			o->serve.max_body =
-			    parse_number("-B", optarg, 1, MESSAGE_LENGTH_MAX);
+			o->serve.max_body = parse_number("-B", optarg, 1, MESSAGE_LENGTH_MAX);
 			break;
 		case 'c':
 			o->serve.max_connections = parse_number("-c", optarg, 1, 1 << 20);
@@ -213,9 +212,7 @@ parse_options(struct options *o, int argc, char *argv[])
 			exit(0);
 		default: {
 			char letter[2] = {(char)optopt, '\0'};
-			die_usage(c == ':' ? "-%s lacks its value"
-			                   : "-%s: no such option",
-			          letter);
+			die_usage(c == ':' ? "-%s lacks its value" : "-%s: no such option", letter);
 		}
 		}
 	}
@@ -249,8 +246,7 @@ become(const char *user)
 		gid = (gid_t)id;
 	} else {
 		FILE *f = fopen("/etc/passwd", "re");
-		while (f != NULL && (pw = fgetpwent(f)) != NULL &&
-		       strcmp(pw->pw_name, user) != 0)
+		while (f != NULL && (pw = fgetpwent(f)) != NULL && strcmp(pw->pw_name, user) != 0)
 			;
 		if (pw == NULL)
 			die_usage("-u %s: no such user in /etc/passwd", user);
@@ -270,8 +266,7 @@ bind_all(struct listeners *l, const struct options *o)
 	uint16_t port = (uint16_t)(o->port > 0 ? o->port : LISTEN_PORT);
 
 	if (geteuid() == 0 && o->user == NULL)
-		die_usage(
-		    "as root it listens only with -u: the user to run as, or -u root");
+		die_usage("as root it listens only with -u: the user to run as, or -u root");
 	for (unsigned i = 0; i < o->naddresses && o->port != 0; i++)
 		if (listen_tcp(l, o->addresses[i], port) == -1)
 			die_system(o->addresses[i]);

@@ -20,7 +20,7 @@ number_parse(const char *s, size_t len, uint64_t max, uint64_t *value)
 		if (s[i] < '0' || s[i] > '9')
 			return -1;
 		uint64_t digit = (uint64_t)(s[i] - '0');
-		if (v > max / 10 || v * 10 > max - digit)
+		if (digit > max || v > (max - digit) / 10)
 			return -1;
 		v = v * 10 + digit;
 	}

@@ -24,8 +24,8 @@
 static const struct row {
 	const char *name;
 	enum verb verb;
-	size_t min, max; /* words, the name included */
-	size_t block; /* the word that is the length of a data block; 0: there is none */
+	size_t min, max;   /* words, the name included */
+	size_t block;      /* the word that is the length of a data block; 0: there is none */
 	size_t noreply;    /* the first word that may be `noreply`; 0: none may */
 	const char *reply; /* of VERB_FIXED */
 } table[] = {
@@ -66,8 +66,8 @@ proto_next_word(const char *end, struct word *word)
 		p++, word->len++;
 }
 
-static bool
-is(struct word w, const char *s)
+bool
+proto_word_is(struct word w, const char *s)
 {
 	return w.s != NULL && w.len == strlen(s) && memcmp(w.s, s, w.len) == 0;
 }
@@ -76,7 +76,7 @@ static const struct row *
 find_row(struct word name)
 {
 	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
-		if (is(name, table[i].name))
+		if (proto_word_is(name, table[i].name))
 			return &table[i];
 	return NULL;
 }
@@ -114,29 +114,33 @@ split(struct words *w, const char *line, const char *end, size_t enough)
 	}
 }
 
+/* The number in the word, if it is one, is the length of the data block. */
+static bool
+set_block(struct word w, struct command *c)
+{
+	if (w.s == NULL || number_parse(w.s, w.len, INT64_MAX, &c->bytes) == -1)
+		return false;
+	c->has_block = true;
+	return true;
+}
+
 /*
- * A command with a data block has more words than it should, because of a space in its
- * key, or one less, because its key is empty. Counted from the end of the line, a
- * `noreply` apart, the length of what follows is where it belongs.
+ * A command with a data block has more words than it should, because of a space in its key, or
+ * one less, because its key is empty. Counted from the end of the line, a `noreply` apart, the
+ * length of what follows is where it belongs; if no number is there, perhaps the end of the
+ * line is wrong and not the key.
  */
 static void
-parse_misshaped_block(const struct row *row, const struct words *w, struct word name,
-                      struct command *c)
+parse_misshaped_block(const struct row *row, const struct words *w, struct command *c)
 {
 	size_t from_end = row->min - 1 - row->block;
-	const char *behind = name.s + name.len;
-	bool empty_key = c->end - behind > 1 && behind[1] == ' ';
 
-	c->noreply = is(w->last[0], "noreply");
+	c->noreply = proto_word_is(w->last[0], "noreply");
 	if (c->noreply)
 		from_end++;
-	c->reply = "ERROR";
-	if ((w->n > row->min || (empty_key && w->n + 1 >= row->min)) &&
-	    number_parse(w->last[from_end].s, w->last[from_end].len, INT64_MAX,
-	                 &c->bytes) == 0) {
-		c->has_block = true;
-		c->reply = BAD_FORMAT;
-	}
+	c->reply = BAD_FORMAT;
+	if (!set_block(w->last[from_end], c) && !set_block(w->first[row->block], c))
+		c->reply = "ERROR";
 }
 
 /* The numbers of a storage command: flags, exptime (ignored, but a number), bytes. */
@@ -162,8 +166,7 @@ parse_delete(const struct words *w, size_t n, struct command *c)
 
 	if (n > 3)
 		c->reply = "ERROR";
-	else if (n == 3 &&
-	         number_parse(w->first[2].s, w->first[2].len, UINT32_MAX, &ignored) == -1)
+	else if (n == 3 && number_parse(w->first[2].s, w->first[2].len, UINT32_MAX, &ignored) == -1)
 		c->reply = BAD_FORMAT;
 }
 
@@ -188,27 +191,26 @@ proto_parse(const char *line, size_t len, struct command *c)
 	c->key = w.first[1];
 
 	size_t n = w.n;
-	if (row->noreply != 0 && n > row->noreply && is(w.last[0], "noreply")) {
+	if (row->noreply != 0 && n > row->noreply && proto_word_is(w.last[0], "noreply")) {
 		c->noreply = true;
 		n--;
 	}
 	bool shaped = n >= row->min && w.n <= row->max;
 	if (row->block != 0 && row->max != MANY) {
-		if (!shaped || n > row->min) {
-			parse_misshaped_block(row, &w, name, c);
+		const char *behind = name.s + name.len;
+		bool empty_key = c->end - behind > 1 && behind[1] == ' ';
+		if (empty_key || n > row->min) {
+			parse_misshaped_block(row, &w, c);
 			return;
 		}
-	} else if (!shaped) {
+	}
+	if (!shaped) {
 		c->reply = "ERROR";
 		return;
 	}
-	if (row->block != 0) {
-		struct word bytes = w.first[row->block];
-		if (number_parse(bytes.s, bytes.len, INT64_MAX, &c->bytes) == -1) {
-			c->reply = BAD_FORMAT;
-			return;
-		}
-		c->has_block = true;
+	if (row->block != 0 && !set_block(w.first[row->block], c)) {
+		c->reply = BAD_FORMAT;
+		return;
 	}
 	if (row->verb == VERB_SET)
 		parse_storage(w.first, c);

@@ -53,6 +53,9 @@ bool proto_too_long(const char *line, size_t len);
 /* Step to the next word of the line behind `word`; s becomes NULL at the end. */
 void proto_next_word(const char *end, struct word *word);
 
+/* Is the word there, and this one? */
+bool proto_word_is(struct word w, const char *s);
+
 /* Why a key cannot name a queue: the reply, or NULL if it can. Writes the queue's
  * directory name to `dir`, of QUEUE_NAME_MAX + 1 bytes. */
 const char *proto_key_error(struct word key, char *dir);

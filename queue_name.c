@@ -50,8 +50,7 @@ queue_name_encode(const char *name, size_t len, char *dir)
 static int
 hex_digit(char c)
 {
-	const char *digits = "0123456789ABCDEF",
-	           *p = c == '\0' ? NULL : strchr(digits, c);
+	const char *digits = "0123456789ABCDEF", *p = c == '\0' ? NULL : strchr(digits, c);
 
 	return p == NULL ? -1 : (int)(p - digits);
 }

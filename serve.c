@@ -38,26 +38,27 @@
 
 #define IN_SIZE (PROTO_GET_MAX + 1) /* one byte more than any line may have */
 #define OUT_SIZE 16384
-#define CLAIMS_MAX                                                                       \
-	16 /* delivered but not yet written; fewer than the spool's handles              \
-	    */
-#define DELAY_MS                                                                         \
-	50 /* a reply waits no longer for those of commands that came with its own */
-#define GRACE_SECONDS 5 /* for the command at hand after a request to terminate */
-#define LINGER_BYTES                                                                     \
-	(1 << 20) /* read and dropped so that a last reply is not lost to a reset */
+#define CLAIMS_MAX 16 /* delivered but not yet written; fewer than the spool's handles */
+/* How long a reply may wait for those of the commands behind it. libmemcached with buffered
+ * writes allows 50 ms for each, and one slow flush of the disk may come on top. */
+#define DELAY_MS 10
+#define GRACE_SECONDS 5        /* for the command at hand after a request to terminate */
+#define LINGER_MS 1000         /* for the client to read our last words */
+#define LINGER_BYTES (1 << 20) /* read and dropped meanwhile */
+#define TRASH_STEP 100         /* files unlinked between two looks at the client */
 
 static struct connection {
 	struct spool *spool;
 	const struct serve_options *options;
 	int in, out;
 	bool is_socket, is_tcp;
-	bool closing;     /* nothing further is to be read */
-	bool linger;      /* the client may still be sending when we close */
-	bool reader_gone; /* nothing can be written any more */
-	bool input_ends;  /* nothing further is read, but what was read is carried out */
-	bool owes_ack;    /* something was read since we last wrote */
-	int logged_error; /* the errno last logged: a full disk is told once, not a
+	bool closing;        /* nothing further is to be read */
+	bool peer_left;      /* it closed; otherwise we do */
+	bool has_trash;      /* files of a deleted queue are to be unlinked */
+	bool reader_gone;    /* nothing can be written any more */
+	bool input_ends;     /* nothing further is read, but what was read is carried out */
+	bool owes_ack;       /* something was read since we last wrote */
+	int logged_error;    /* the errno last logged: a full disk is told once, not a
 	                     million times */
 	uint64_t written_ms; /* when all was answered last */
 	size_t start, end;   /* what is unread in in_buf */
@@ -70,17 +71,15 @@ static struct connection {
 } conn;
 
 static volatile sig_atomic_t terminating; /* seconds since the request, from 1 */
-static volatile sig_atomic_t idle;        /* blocked in a read, with no command at hand */
 
 void
 serve_terminate(void)
 {
-	/* Locks, claims and temporary files are the kernel's to release; an idle
-	 * connection has nothing else. Otherwise the alarm makes sure that no call blocks
-	 * for ever, also one that begins just after this. */
-	if (idle)
+	/* The alarm makes sure that no call blocks for ever, also one that begins just after
+	 * this. Where one goes on all the same (a lock that somebody else holds), everything that
+	 * is left is the kernel's to release. */
+	if (++terminating > GRACE_SECONDS + 2)
 		_exit(0);
-	terminating++;
 	alarm(1);
 }
 
@@ -165,11 +164,11 @@ flush(void)
 	if (conn.nclaims == 0)
 		return;
 	if (!conn.reader_gone) {
-		if (claims_finish(conn.spool, conn.claims, conn.nclaims) == -1)
+		if (claims_finish(conn.claims, conn.nclaims) == -1)
 			log_spool_error("a delivered message may come again", errno);
 	} else {
 		for (size_t i = 0; i < conn.nclaims; i++)
-			if (claim_release(conn.spool, &conn.claims[i]) == -1)
+			if (claim_release(&conn.claims[i]) == -1)
 				log_spool_error("putting a message back", errno);
 	}
 	conn.nclaims = 0;
@@ -214,14 +213,11 @@ reply(const struct command *c, const char *line)
 static void
 reply_error(const struct command *c, const char *queue, int error)
 {
-	if (error != conn.logged_error)
-		log_error("%s: %s", queue, strerror(error));
-	conn.logged_error = error;
+	log_spool_error(queue, error);
 	if (c->noreply)
 		return;
 	if (error == ENOSPC || error == EDQUOT)
-		put_line("SERVER_ERROR out of memory storing object (%s)",
-		         strerror(error));
+		put_line("SERVER_ERROR out of memory storing object (%s)", strerror(error));
 	else
 		put_line("SERVER_ERROR %s", strerror(error));
 }
@@ -229,6 +225,16 @@ reply_error(const struct command *c, const char *queue, int error)
 /*
  * Input
  */
+
+/* Unlink the files of a deleted queue, as long as the client has nothing else to do for us. */
+static void
+empty_trash(void)
+{
+	struct pollfd p = {.fd = conn.in, .events = POLLIN};
+
+	while (conn.has_trash && !terminating && poll(&p, 1, 0) == 0)
+		conn.has_trash = spool_empty_trash(conn.spool, TRASH_STEP);
+}
 
 /* Read more, waiting for it. Before that everything is answered: the client may be
  * waiting as well. `between` says that no command is at hand. Returns false if nothing
@@ -239,6 +245,8 @@ fill(bool between)
 	ssize_t n;
 
 	flush();
+	if (between)
+		empty_trash();
 	if (conn.input_ends)
 		return false;
 	if (conn.owes_ack && conn.is_tcp)
@@ -250,20 +258,15 @@ fill(bool between)
 		conn.end -= conn.start;
 		conn.start = 0;
 	}
-	if (!conn.is_socket && conn.options->idle_timeout > 0 &&
-	    !wait_for(conn.in, POLLIN))
+	if (!conn.is_socket && conn.options->idle_timeout > 0 && !wait_for(conn.in, POLLIN))
 		return false;
 	for (;;) {
-		if (between)
-			idle = 1;
-		if (between && terminating) {
-			idle = 0;
+		if (between && terminating)
 			return false;
-		}
 		n = read(conn.in, conn.in_buf + conn.end, IN_SIZE - conn.end);
-		idle = 0;
 		if (n > 0)
 			break;
+		conn.peer_left = n == 0 || errno == ECONNRESET;
 		if (n == 0 || (between && terminating) || !may_go_on(conn.in, POLLIN))
 			return false;
 	}
@@ -278,12 +281,11 @@ static void
 refuse_binary(void)
 {
 	char packet[64];
-	size_t len =
-	    proto_refuse_binary(conn.in_buf + conn.start, conn.end - conn.start, packet);
+	size_t len = proto_refuse_binary(conn.in_buf + conn.start, conn.end - conn.start, packet);
 
 	put_bytes(packet, len);
 	log_error("a client speaks the binary protocol: refused");
-	conn.closing = conn.linger = true;
+	conn.closing = true;
 }
 
 /* The next command line, without its end. Returns false if there is none any more. */
@@ -304,7 +306,7 @@ next_line(const char **line, size_t *len)
 		seen = newline != NULL ? (size_t)(newline - p) + 1 : here;
 		if (proto_too_long(p, seen)) {
 			put_line("CLIENT_ERROR line too long");
-			conn.closing = conn.linger = true;
+			conn.closing = true;
 			return false;
 		}
 		if (newline != NULL) {
@@ -465,8 +467,8 @@ stream_body(const struct claim *claim)
 			flush();
 		if (conn.reader_gone)
 			return;
-		ssize_t n = claim_read(claim, conn.out_buf + conn.out_len,
-		                       OUT_SIZE - conn.out_len, at);
+		ssize_t n =
+		    claim_read(claim, conn.out_buf + conn.out_len, OUT_SIZE - conn.out_len, at);
 		if (n <= 0) {
 			/* It was read without an error a moment ago, and its length is
 			 * announced: only closing tells the client. */
@@ -489,8 +491,8 @@ send_message(struct word key, bool with_cas, struct claim *claim)
 	if (conn.nclaims == CLAIMS_MAX || OUT_SIZE - conn.out_len < PROTO_KEY_MAX + 64)
 		flush();
 	if (with_cas)
-		put_line("VALUE %.*s %" PRIu32 " %" PRIu64 " %" PRIu64, (int)key.len,
-		         key.s, m->flags, m->length, m->number);
+		put_line("VALUE %.*s %" PRIu32 " %" PRIu64 " %" PRIu64, (int)key.len, key.s,
+		         m->flags, m->length, m->number);
 	else
 		put_line("VALUE %.*s %" PRIu32 " %" PRIu64, (int)key.len, key.s, m->flags,
 		         m->length);
@@ -549,8 +551,7 @@ add_word(struct word_set *set, struct word w)
 	for (i = 0; i < w.len; i++)
 		hash = (hash ^ (unsigned char)w.s[i]) * 1099511628211u;
 	for (i = (size_t)hash & mask; set->words[i].s != NULL; i = (i + 1) & mask)
-		if (set->words[i].len == w.len &&
-		    memcmp(set->words[i].s, w.s, w.len) == 0)
+		if (set->words[i].len == w.len && memcmp(set->words[i].s, w.s, w.len) == 0)
 			return false;
 	set->words[i] = w;
 	return true;
@@ -621,10 +622,8 @@ do_delete(const struct command *c)
 		return;
 	}
 	reply(c, r == 1 ? "DELETED" : "NOT_FOUND");
-	if (r == 1) {
-		flush(); /* unlinking a million files takes longer than a client waits */
-		spool_empty_trash(conn.spool);
-	}
+	if (r == 1)
+		conn.has_trash = true; /* a million files take longer than a client waits */
 }
 
 static void
@@ -693,9 +692,12 @@ stats_queue(const struct command *c)
 	}
 	for (size_t i = 0; queues[i] != NULL; i++) {
 		int len = queue_name_decode(queues[i], name);
+		if (len != -1 && (memchr(name, ' ', (size_t)len) != NULL ||
+		                  memchr(name, '\n', (size_t)len) != NULL))
+			/* Made by mqctl: no name on the wire. */
+			len = snprintf(name, sizeof name, "%s", queues[i]);
 		if (len != -1 && spool_stat(conn.spool, queues[i], &qs) == 1)
-			put_line("STAT %.*s %" PRIu64 "/%" PRIu64, len, name, qs.put,
-			         qs.taken);
+			put_line("STAT %.*s %" PRIu64 "/%" PRIu64, len, name, qs.put, qs.taken);
 	}
 	spool_list_free(queues);
 	put_line("END");
@@ -712,22 +714,16 @@ stats_settings(void)
 	put_line("END");
 }
 
-static bool
-word_is(struct word w, const char *s)
-{
-	return w.s != NULL && w.len == strlen(s) && memcmp(w.s, s, w.len) == 0;
-}
-
 static void
 do_stats(const struct command *c)
 {
 	if (c->key.s == NULL) {
 		stats_general(c);
-	} else if (word_is(c->key, "queue")) {
+	} else if (proto_word_is(c->key, "queue")) {
 		stats_queue(c);
-	} else if (word_is(c->key, "settings")) {
+	} else if (proto_word_is(c->key, "settings")) {
 		stats_settings();
-	} else if (word_is(c->key, "reset")) {
+	} else if (proto_word_is(c->key, "reset")) {
 		stats_reset();
 		put_line("RESET");
 	} else {
@@ -792,22 +788,20 @@ prepare_socket(void)
 	}
 }
 
-/* Closing a socket with unread input resets the connection, and the client may never see
- * our last words. So say that we are done, and read on for a moment. */
+/* Closing a socket with unread input resets the connection, and the client may never see our
+ * last words. So say that we are done, and read on for a moment. */
 static void
 linger(void)
 {
-	struct timeval second = {.tv_sec = 1};
-	size_t left = LINGER_BYTES;
+	struct pollfd p = {.fd = conn.in, .events = POLLIN};
+	uint64_t now = os_monotonic_ms(), end = now + LINGER_MS;
+	ssize_t n = 1;
 
 	if (!conn.is_socket || shutdown(conn.out, SHUT_WR) == -1)
 		return;
-	setsockopt(conn.in, SOL_SOCKET, SO_RCVTIMEO, &second, sizeof second);
-	for (int reads = 0; reads < 64 && left > 0; reads++) {
-		ssize_t n = read(conn.in, conn.in_buf, left < IN_SIZE ? left : IN_SIZE);
-		if (n <= 0)
-			return;
-		left -= (size_t)n;
+	for (size_t got = 0; n > 0 && got < LINGER_BYTES && now < end; got += (size_t)n) {
+		n = poll(&p, 1, (int)(end - now)) == 1 ? read(conn.in, conn.in_buf, IN_SIZE) : 0;
+		now = os_monotonic_ms();
 	}
 }
 
@@ -823,8 +817,8 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 	conn.options = options;
 	conn.in = in;
 	conn.out = out;
-	conn.closing = conn.linger = conn.reader_gone = conn.input_ends = conn.owes_ack =
-	    false;
+	conn.closing = conn.peer_left = conn.reader_gone = conn.input_ends = false;
+	conn.owes_ack = conn.has_trash = false;
 	conn.start = conn.end = conn.out_len = conn.nclaims = 0;
 	prepare_socket();
 	if (dirfd != -1 && stats_open(dirfd) == -1)
@@ -839,8 +833,10 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 			flush();
 	}
 	flush();
-	if (conn.linger)
+	if (!conn.peer_left)
 		linger();
+	while (conn.has_trash && !terminating)
+		conn.has_trash = spool_empty_trash(conn.spool, TRASH_STEP);
 	log_info("the connection ends");
 	stats_leave();
 }

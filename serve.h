@@ -18,9 +18,8 @@ struct serve_options {
  * until it quits, leaves, or serve_terminate was called. */
 void serve(struct spool *sp, const struct serve_options *options, int in, int out);
 
-/* To be called from the handler of a signal that asks the process to end: serve returns
- * after the command at hand; where it is only waiting for one the process exits at once.
- */
+/* To be called from the handler of a signal that asks the process to end, and of SIGALRM: serve
+ * returns after the command at hand, or the process exits when that takes too long. */
 void serve_terminate(void);
 
 #endif

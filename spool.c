@@ -2,39 +2,35 @@
  * spool.c: queues and their messages, kept as files below one directory.
  *
  *     <spool>/<queue>/0000000000000042   a waiting message
- *     <spool>/<queue>/.state             counters; its flock orders everything in the
- * queue <spool>/<queue>/.claim/<number>    a message on its way to a client
+ *     <spool>/<queue>/.state             counters; its flock orders everything in the queue
+ *     <spool>/<queue>/.claim/<number>    a message on its way to a client
  *     <spool>/<queue>/.tmp/<pid>.<n>     a message being received
  *     <spool>/<queue>/.bad/<number>      a file that failed its check
  *     <spool>/.trash/<pid>.<n>           a deleted queue whose files are being unlinked
  *
- * push:  write .tmp/x, lock, write its header, rename it to the next number, unlock,
- * sync. claim: lock, find the head, flock it, rename it into .claim, unlock, check its
- * checksum. finish: unlink .claim/42.  release: lock, rename it back to its number,
- * unlock.
+ * push:     write .tmp/x; lock; write its header, rename it to the next number; unlock; sync.
+ * claim:    lock; find the head, flock it, rename it into .claim; unlock; check its checksum.
+ * finish:   unlink it.
+ * release:  lock; rename it back to its number; unlock.
  *
- * A file in .tmp or .claim belongs to the process that holds a flock on it, which ends
- * with the process, however that dies. Whoever finds one unlocked removes it (.tmp) or
- * puts it back
- * (.claim). Under the lock, `.state` is written after a rename that takes a message out
- * of the ranges' knowledge and before one that brings one back, so that a kill between
- * the two leaves a state that the next process reads correctly:
+ * A file in .tmp or .claim belongs to the process that holds a flock on it, which ends with the
+ * process, however that dies. Whoever finds one unlocked removes it (.tmp) or puts it back
+ * (.claim). Under the lock, .state is written after a rename that takes a message out of what
+ * it knows, or that adds a new one, and before a rename that brings one back, so that a kill
+ * between the two leaves a state that the next process reads correctly:
  *
- *     died in push, after the rename     a message stands at `next`: it is counted then
- * (adopt) died in claim, after the rename    it is still counted as waiting; so is the
- * orphan when it is put back died in release, before the rename as above
+ *     died in push, after the rename      a message stands at `next`: it is counted then
+ *     died in claim, after the rename     it still counts as waiting, and so does the orphan
+ *     died in release, before the rename  the same
  *
- * Renames never replace anything: if the lock were broken, or the state wrong, a push
- * would find its number taken and go on to the next, and a claim would find its message
- * gone.
+ * Renames never replace anything: if the lock were broken, or the state wrong, a push would
+ * find its number taken and go on to the next, and a claim would find its message gone.
  */
 #include "spool.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -43,563 +39,8 @@
 #include "crc32c.h"
 #include "os.h"
 #include "spool_queue.h"
-#include "state.h"
 
-#define SWEEP_MS 500  /* between two looks for orphans in a queue that is in use */
 #define HOLES_MAX 256 /* look-ups of missing numbers before the directory is listed */
-
-struct spool *
-spool_new(const char *dir, enum spool_sync sync)
-{
-	struct spool *sp = calloc(1, sizeof *sp);
-
-	if (sp == NULL)
-		return NULL;
-	sp->dir = dir;
-	sp->sync = sync;
-	sp->rootfd = -1;
-	os_boot_id(sp->boot);
-	return sp;
-}
-
-int
-spool_dirfd(struct spool *sp)
-{
-	if (sp->rootfd == -1)
-		sp->rootfd = open(sp->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return sp->rootfd;
-}
-
-/*
- * Handles on queues: directories stay open, because a connection mostly uses one queue.
- */
-
-void
-close_fd(int *fd)
-{
-	if (*fd != -1)
-		close(*fd);
-	*fd = -1;
-}
-
-static void
-close_queue(struct queue *q)
-{
-	close_fd(&q->dirfd);
-	close_fd(&q->statefd);
-	close_fd(&q->claimfd);
-	close_fd(&q->tmpfd);
-	q->name[0] = '\0';
-	q->open = false;
-}
-
-void
-queue_detach(struct queue *q)
-{
-	q->name[0] = '\0';
-	if (q->refs == 0)
-		close_queue(q);
-}
-
-void
-queue_unref(struct queue *q)
-{
-	q->refs--;
-	if (q->refs == 0 && q->name[0] == '\0')
-		close_queue(q);
-}
-
-void
-spool_free(struct spool *sp)
-{
-	for (size_t i = 0; i < SPOOL_QUEUES; i++)
-		if (sp->queues[i].open)
-			close_queue(&sp->queues[i]);
-	close_fd(&sp->rootfd);
-	free(sp);
-}
-
-int
-dir_open_or_make(int parent, const char *name)
-{
-	int fd;
-
-	while ((fd = openat(parent, name, dir_flags)) == -1 && errno == ENOENT)
-		if (mkdirat(parent, name, 0700) == -1 && errno != EEXIST)
-			return -1;
-	return fd;
-}
-
-static int
-subdir(struct queue *q, int *fd, const char *name)
-{
-	if (*fd == -1)
-		*fd = dir_open_or_make(q->dirfd, name);
-	return *fd;
-}
-
-int
-queue_claim_dir(struct queue *q)
-{
-	return subdir(q, &q->claimfd, ".claim");
-}
-
-static int
-tmp_dir(struct queue *q)
-{
-	return subdir(q, &q->tmpfd, ".tmp");
-}
-
-static int
-open_state(struct spool *sp, struct queue *q)
-{
-	struct stat st;
-	int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-
-	q->statefd = openat(q->dirfd, ".state", flags);
-	if (q->statefd == -1 && errno == ENOENT) {
-		/* Whoever makes .state has made sure that the directory that holds it
-		 * survives a power loss, so that those who find one need not. */
-		if (sp->sync != SPOOL_SYNC_NONE && fsync(sp->rootfd) == -1)
-			return -1;
-		/* And that it can be deleted when the disk is full. */
-		mkdirat(sp->rootfd, ".trash", 0700);
-		q->statefd = openat(q->dirfd, ".state", flags | O_CREAT, 0600);
-	}
-	if (q->statefd == -1 || fstat(q->statefd, &st) == -1)
-		return -1;
-	q->dev = st.st_dev;
-	q->ino = st.st_ino;
-	q->raw_len = 0;
-	return 0;
-}
-
-/* A free slot: one never used, else the one longest unused. Claims that a connection
- * holds at a time are fewer than slots, so there always is one. */
-static struct queue *
-free_slot(struct spool *sp)
-{
-	struct queue *best = NULL;
-
-	for (size_t i = 0; i < SPOOL_QUEUES; i++) {
-		struct queue *q = &sp->queues[i];
-		if (!q->open)
-			return q;
-		if (q->refs == 0 && (best == NULL || q->last_use < best->last_use))
-			best = q;
-	}
-	if (best != NULL)
-		close_queue(best);
-	return best;
-}
-
-/* The handle of a queue. Returns 1 and sets *qp, 0 if there is no such queue, -1. */
-static int
-queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
-{
-	int fd;
-
-	for (size_t i = 0; i < SPOOL_QUEUES; i++) {
-		struct queue *q = &sp->queues[i];
-		if (q->open && strcmp(q->name, name) == 0) {
-			q->last_use = ++sp->uses;
-			*qp = q;
-			return 1;
-		}
-	}
-	if (spool_dirfd(sp) == -1)
-		return -1;
-	fd = create ? dir_open_or_make(sp->rootfd, name)
-	            : openat(sp->rootfd, name, dir_flags);
-	if (fd == -1)
-		return errno == ENOENT && !create ? 0 : -1;
-
-	struct queue *q = free_slot(sp);
-	if (q == NULL) {
-		close(fd);
-		errno = ENFILE;
-		return -1;
-	}
-	*q = (struct queue){
-	    .open = true, .dirfd = fd, .statefd = -1, .claimfd = -1, .tmpfd = -1};
-	snprintf(q->state_path, sizeof q->state_path, "%s/.state", name);
-	if (open_state(sp, q) == -1) {
-		int e = errno;
-		close_queue(q);
-		/* Deleted between the two opens: look again, or there is none. */
-		if (e == ENOENT)
-			return create ? queue_find(sp, name, create, qp) : 0;
-		errno = e;
-		return -1;
-	}
-	strcpy(q->name, name);
-	q->last_use = ++sp->uses;
-	*qp = q;
-	return 1;
-}
-
-/*
- * The lock and the state
- */
-
-static int
-flock_wait(int fd)
-{
-	int r;
-
-	while ((r = flock(fd, LOCK_EX)) == -1 && errno == EINTR)
-		;
-	return r;
-}
-
-int
-file_own(int fd)
-{
-	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-		return 1;
-	return errno == EWOULDBLOCK ? 0 : -1;
-}
-
-void
-queue_unlock(struct queue *q)
-{
-	int e = errno;
-
-	flock(q->statefd, LOCK_UN);
-	errno = e;
-}
-
-uint64_t
-body_bytes(const struct stat *st)
-{
-	return st->st_size > MESSAGE_HEADER_LEN
-	           ? (uint64_t)st->st_size - MESSAGE_HEADER_LEN
-	           : 0;
-}
-
-static void
-count_in(struct state *s, uint64_t bytes)
-{
-	s->waiting++;
-	s->bytes += bytes;
-}
-
-static void
-count_out(struct state *s, uint64_t bytes)
-{
-	if (s->waiting == 0 || s->bytes < bytes)
-		s->stale = true;
-	s->waiting -= s->waiting > 0;
-	s->bytes -= s->bytes < bytes ? s->bytes : bytes;
-}
-
-int
-dir_each_number(int fd, number_visitor *visit, void *arg)
-{
-	/* A descriptor of its own: readdir moves the offset that a shared one would
-	 * share. */
-	int own_fd = openat(fd, ".", dir_flags), r = 0;
-	DIR *dir = own_fd == -1 ? NULL : fdopendir(own_fd);
-	struct dirent *e;
-	uint64_t number;
-
-	if (dir == NULL) {
-		close_fd(&own_fd);
-		return -1;
-	}
-	while (r == 0 && (errno = 0, e = readdir(dir)) != NULL)
-		if (message_name_parse(e->d_name, &number) == 0)
-			r = visit(arg, fd, number, e->d_name);
-	if (r == 0 && errno != 0)
-		r = -1;
-	int saved = errno;
-	closedir(dir);
-	errno = saved;
-	return r;
-}
-
-int
-list_number(void *arg, int dirfd, uint64_t number, const char *name)
-{
-	struct listing *l = arg;
-	struct stat st;
-
-	if (number < l->from)
-		return 0;
-	if (l->lowest == 0 || number < l->lowest)
-		l->lowest = number;
-	if (number > l->highest)
-		l->highest = number;
-	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode)) {
-		l->waiting++;
-		l->bytes += body_bytes(&st);
-	}
-	return 0;
-}
-
-static int
-list_lowest(void *arg, int dirfd, uint64_t number, const char *name)
-{
-	struct listing *l = arg;
-
-	(void)dirfd, (void)name;
-	if (number >= l->from && (l->lowest == 0 || number < l->lowest))
-		l->lowest = number;
-	return 0;
-}
-
-static int
-list_highest(void *arg, int dirfd, uint64_t number, const char *name)
-{
-	(void)dirfd, (void)name;
-	if (number > *(uint64_t *)arg)
-		*(uint64_t *)arg = number;
-	return 0;
-}
-
-/* Write the state if it changed. On failure the file keeps the old one, which the next
- * process mends as it mends what a killed one left; see the head. */
-int
-queue_store(struct queue *q)
-{
-	char buf[STATE_LEN];
-	ssize_t n;
-
-	state_write(buf, &q->state);
-	if (q->raw_len == STATE_LEN && memcmp(buf, q->raw, STATE_LEN) == 0)
-		return 0;
-	n = pwrite(q->statefd, buf, STATE_LEN, 0);
-	if (n != STATE_LEN) {
-		q->raw_len = 0;
-		if (n >= 0)
-			errno = ENOSPC;
-		return -1;
-	}
-	memcpy(q->raw, buf, STATE_LEN);
-	q->raw_len = STATE_LEN;
-	return 0;
-}
-
-struct sweeper {
-	struct queue *queue;
-	uint64_t returned;
-	bool mend_ranges; /* false while the ranges are about to be made anew */
-};
-
-/* Put message `number`, which this process owns, back from .claim to its place. The state
- * is written first: see the head. */
-static int
-put_back(struct queue *q, uint64_t number, uint64_t bytes)
-{
-	char name[MESSAGE_NAME_LEN + 1];
-
-	message_name(name, number);
-	if (!state_has(&q->state, number)) {
-		state_give(&q->state, number);
-		count_in(&q->state, bytes);
-		/* A message below the head that no range covers would be lost from sight.
-		 * Without a state the next process makes it anew from a listing. */
-		if (queue_store(q) == -1 && unlinkat(q->dirfd, ".state", 0) == -1)
-			return -1;
-	}
-	return os_rename_noreplace(q->claimfd, name, q->dirfd, name);
-}
-
-/* Move an entry of `dirfd` aside to .bad, under its own name or name.1, name.2, ... */
-int
-queue_set_aside(struct queue *q, int dirfd, const char *name)
-{
-	char target[MESSAGE_NAME_LEN + 16];
-	int fd = dir_open_or_make(q->dirfd, ".bad"), r = -1;
-
-	if (fd == -1)
-		return -1;
-	snprintf(target, sizeof target, "%s", name);
-	for (int i = 1; i < 1000; i++) {
-		r = os_rename_noreplace(dirfd, name, fd, target);
-		if (r == 0 || errno != EEXIST)
-			break;
-		snprintf(target, sizeof target, "%s.%d", name, i);
-	}
-	int e = errno;
-	close(fd);
-	errno = e;
-	if (r == 0)
-		q->state.bad++;
-	return r;
-}
-
-static int
-sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
-{
-	struct sweeper *sw = arg;
-	struct stat st;
-	int fd = openat(dirfd, name, read_flags);
-
-	if (fd == -1)
-		return 0;
-	/* With the flock held, a link that is still there stays: only its owner unlinks
-	 * it. */
-	if (file_own(fd) == 1 && fstat(fd, &st) == 0 && st.st_nlink > 0) {
-		int r = sw->mend_ranges
-		            ? put_back(sw->queue, number, body_bytes(&st))
-		            : os_rename_noreplace(dirfd, name, sw->queue->dirfd, name);
-		if (r == 0)
-			sw->returned++;
-		else if (errno ==
-		         EEXIST) /* somebody copied it to its old place by hand */
-			queue_set_aside(sw->queue, dirfd, name);
-	}
-	close(fd);
-	return 0;
-}
-
-/* Remove what dead processes left in .tmp. */
-static void
-sweep_tmp(struct queue *q)
-{
-	DIR *dir;
-	struct dirent *e;
-	int fd = openat(q->dirfd, ".tmp", dir_flags);
-
-	if (fd == -1 || (dir = fdopendir(fd)) == NULL) {
-		close_fd(&fd);
-		return;
-	}
-	while ((e = readdir(dir)) != NULL) {
-		if (e->d_name[0] == '.')
-			continue;
-		int tmp = openat(fd, e->d_name, read_flags);
-		if (tmp != -1 && file_own(tmp) == 1)
-			unlinkat(fd, e->d_name, 0);
-		close_fd(&tmp);
-	}
-	closedir(dir);
-}
-
-/* With the lock held: put orphans back. Returns how many. */
-uint64_t
-queue_sweep(struct queue *q, bool mend_ranges)
-{
-	struct sweeper sw = {.queue = q, .mend_ranges = mend_ranges};
-
-	if (queue_claim_dir(q) != -1)
-		dir_each_number(q->claimfd, sweep_claim, &sw);
-	sweep_tmp(q);
-	q->state.swept = os_monotonic_ms();
-	return sw.returned;
-}
-
-/*
- * With the lock held: make the state anew from the directory. `old` is what is left of
- * it: after a reboot counters may be older than the files, but a number once used is not
- * used again, and put goes on from there.
- */
-static int
-rebuild(struct spool *sp, struct queue *q, const struct state *old)
-{
-	struct listing l = {0};
-	uint64_t highest = 0;
-	struct state *s = &q->state;
-
-	state_init(s, sp->boot);
-	queue_sweep(q, false);
-	if (dir_each_number(q->dirfd, list_number, &l) == -1)
-		return -1;
-	highest = l.highest;
-	if (queue_claim_dir(q) == -1 ||
-	    dir_each_number(q->claimfd, list_highest, &highest) == -1)
-		return -1;
-	if (old != NULL && state_next(old) > highest + 1)
-		highest = state_next(old) - 1;
-	s->ranges[0].from = l.lowest != 0 ? l.lowest : highest + 1;
-	s->ranges[0].to = highest + 1;
-	s->waiting = l.waiting;
-	s->bytes = l.bytes;
-	s->put = old != NULL ? old->put : highest;
-	if (s->put < l.waiting)
-		s->put = l.waiting;
-	s->bad += old != NULL ? old->bad : 0;
-	queue_store(q);
-	return 0;
-}
-
-static int
-queue_load(struct spool *sp, struct queue *q)
-{
-	char buf[STATE_LEN + 1];
-	struct state *s = &q->state;
-	ssize_t n = pread(q->statefd, buf, sizeof buf, 0);
-
-	if (n == -1)
-		return -1;
-	if (n == STATE_LEN && q->raw_len == STATE_LEN &&
-	    memcmp(buf, q->raw, STATE_LEN) == 0)
-		return 0;
-	if (state_read(buf, (size_t)n, s) == -1)
-		return rebuild(sp, q, NULL);
-	if (memcmp(s->boot, sp->boot, STATE_BOOT_LEN) != 0) {
-		struct state old = *s;
-		return rebuild(sp, q, &old);
-	}
-	memcpy(q->raw, buf, STATE_LEN);
-	q->raw_len = STATE_LEN;
-	return 0;
-}
-
-int
-queue_lock(struct spool *sp, const char *name, bool create, struct queue **qp)
-{
-	struct queue *q;
-	struct stat st;
-	int r;
-
-	while ((r = queue_find(sp, name, create, &q)) == 1) {
-		if (flock_wait(q->statefd) == -1)
-			return -1;
-		if (fstatat(sp->rootfd, q->state_path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-		    st.st_ino == q->ino && st.st_dev == q->dev) {
-			if (queue_load(sp, q) == 0) {
-				*qp = q;
-				return 1;
-			}
-			queue_unlock(q);
-			return -1;
-		}
-		queue_unlock(q);
-		queue_detach(q);
-	}
-	return r;
-}
-
-/* Lock the queue that a handle stands for, wherever its directory is now. 0 or -1. */
-static int
-queue_relock(struct spool *sp, struct queue *q)
-{
-	struct stat st;
-
-	for (;;) {
-		if (flock_wait(q->statefd) == -1)
-			return -1;
-		if (fstatat(q->dirfd, ".state", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-		    st.st_ino == q->ino && st.st_dev == q->dev)
-			break;
-		int old = q->statefd;
-		if (open_state(sp, q) == -1) {
-			int e = errno;
-			close_fd(&q->statefd);
-			q->statefd = old;
-			queue_unlock(q);
-			errno = e;
-			return -1;
-		}
-		close(old);
-	}
-	if (queue_load(sp, q) == 0)
-		return 0;
-	queue_unlock(q);
-	return -1;
-}
 
 /*
  * Push
@@ -612,12 +53,11 @@ open_tmp(struct spool *sp, struct push *p, struct queue *q)
 	struct stat st;
 
 	for (bool again = false;;) {
-		if (tmp_dir(q) == -1)
+		if (queue_tmp_dir(q) == -1)
 			return -1;
 		snprintf(p->tmp_name, sizeof p->tmp_name, "%ld.%lu", (long)getpid(),
 		         sp->tmp_count++);
-		p->fd = openat(q->tmpfd, p->tmp_name,
-		               O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		p->fd = openat(q->tmpfd, p->tmp_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (p->fd == -1 && errno == EEXIST)
 			continue; /* a process of another pid namespace */
 		if (p->fd == -1 && errno == ENOENT && !again) {
@@ -628,9 +68,16 @@ open_tmp(struct spool *sp, struct push *p, struct queue *q)
 		if (p->fd == -1)
 			return -1;
 		/* A sweeper may have found it before it was owned. */
-		if (file_own(p->fd) == 1 && fstat(p->fd, &st) == 0 && st.st_nlink > 0)
+		int owned = file_own(p->fd);
+		if (owned == 1 && fstat(p->fd, &st) == 0 && st.st_nlink > 0)
 			break;
+		int e = errno;
 		close_fd(&p->fd);
+		if (owned == -1) { /* a file system without locks */
+			unlinkat(q->tmpfd, p->tmp_name, 0);
+			errno = e;
+			return -1;
+		}
 	}
 	q->refs++;
 	p->queue = q;
@@ -718,8 +165,7 @@ move_to_queue(struct push *p, struct queue *q)
 	}
 	for (uint64_t at = 0; at < old.length; at += (uint64_t)n) {
 		n = pread(old.fd, buf, sizeof buf, (off_t)(MESSAGE_HEADER_LEN + at));
-		if (n <= 0 ||
-		    write_all(p->fd, buf, (size_t)n, MESSAGE_HEADER_LEN + at) == -1) {
+		if (n <= 0 || write_all(p->fd, buf, (size_t)n, MESSAGE_HEADER_LEN + at) == -1) {
 			if (n == 0)
 				errno = EIO;
 			push_abort(p);
@@ -738,7 +184,7 @@ adopt(struct state *s, uint64_t bytes)
 {
 	state_give(s, state_next(s));
 	s->put++;
-	count_in(s, bytes);
+	state_count_in(s, bytes);
 }
 
 /* Something stands at the number that is next: go on behind it. */
@@ -791,8 +237,15 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 	}
 	state_give(&q->state, m.number);
 	q->state.put++;
-	count_in(&q->state, m.length);
-	queue_store(q); /* if that fails, the next process adopts the message */
+	state_count_in(&q->state, m.length);
+	/* What the state does not know is not acknowledged: where it cannot be written, a row of
+	 * such messages would end at the first one that is taken. */
+	if (queue_store(q) == -1 || queue_make_known(q, m.number, m.length) == -1) {
+		int e = errno;
+		unlinkat(q->dirfd, name, 0);
+		errno = e;
+		return -1;
+	}
 	*number = m.number;
 	return 0;
 }
@@ -807,7 +260,7 @@ queue_remove(struct queue *q, uint64_t number, uint64_t bytes)
 	if (unlinkat(q->dirfd, name, 0) == -1)
 		return -1;
 	state_take(&q->state, number);
-	count_out(&q->state, bytes);
+	state_count_out(&q->state, bytes);
 	queue_store(q);
 	return 0;
 }
@@ -819,11 +272,30 @@ withdraw(struct push *p, struct queue *q, uint64_t number)
 {
 	int e = errno;
 
-	if (queue_relock(p->spool, q) == 0) {
+	if (queue_relock(q) == 0) {
 		queue_remove(q, number, p->length);
 		queue_unlock(q);
 	}
 	errno = e;
+}
+
+/* Make a published message survive a power loss, and the directory that it lies in: once for
+ * each queue, which may have been made by a process that does not sync. */
+static int
+sync_message(struct push *p, struct queue *q, bool durable)
+{
+	if (fsync(p->fd) == -1 || fsync(q->dirfd) == -1)
+		return -1;
+	if (durable)
+		return 0;
+	if (fsync(p->spool->rootfd) == -1)
+		return -1;
+	if (queue_relock(q) == 0) {
+		q->state.durable = true;
+		queue_store(q);
+		queue_unlock(q);
+	}
+	return 0;
 }
 
 int
@@ -831,6 +303,7 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
 {
 	struct queue *q;
 	uint64_t n = 0;
+	bool durable;
 	int r;
 
 	if (queue_lock(p->spool, p->queue_name, true, &q) != 1) {
@@ -839,6 +312,7 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
 		errno = e;
 		return -1;
 	}
+	durable = q->state.durable;
 	r = publish(p, q, flags, &n);
 	queue_unlock(q);
 	if (r == -1) {
@@ -847,8 +321,7 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
 		errno = e;
 		return -1;
 	}
-	if (p->spool->sync != SPOOL_SYNC_NONE &&
-	    (fsync(p->fd) == -1 || fsync(q->dirfd) == -1)) {
+	if (p->spool->sync != SPOOL_SYNC_NONE && sync_message(p, q, durable) == -1) {
 		withdraw(p, q, n);
 		r = -1;
 	}
@@ -881,8 +354,7 @@ claim_check(struct spool *sp, struct claim *c, uint64_t number)
 
 	if (n == -1)
 		return unreadable();
-	if (n < MESSAGE_HEADER_LEN ||
-	    message_read_header(sp->buf, &c->message, &crc) == -1 ||
+	if (n < MESSAGE_HEADER_LEN || message_read_header(sp->buf, &c->message, &crc) == -1 ||
 	    c->message.number != number)
 		return CLAIM_DAMAGED;
 	memcpy(line, sp->buf, sizeof line);
@@ -914,6 +386,17 @@ is_foreign(int error)
 	       error == ENODEV;
 }
 
+static int
+list_lowest(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct listing *l = arg;
+
+	(void)dirfd, (void)name;
+	if (number >= l->from && (l->lowest == 0 || number < l->lowest))
+		l->lowest = number;
+	return 0;
+}
+
 /* After HOLES_MAX missing numbers in a row: list the directory for the next that is
  * there. */
 static int
@@ -941,8 +424,7 @@ move_to_claim(struct queue *q, const char *name)
 	struct stat st;
 	int r = os_rename_noreplace(q->dirfd, name, q->claimfd, name);
 
-	if (r == -1 && errno == ENOENT && fstat(q->claimfd, &st) == 0 &&
-	    st.st_nlink == 0) {
+	if (r == -1 && errno == ENOENT && fstat(q->claimfd, &st) == 0 && st.st_nlink == 0) {
 		close_fd(&q->claimfd); /* .claim was removed by hand: make it again */
 		if (queue_claim_dir(q) != -1)
 			r = os_rename_noreplace(q->dirfd, name, q->claimfd, name);
@@ -1009,7 +491,7 @@ take_head(struct queue *q, struct claim *c)
 			if (!known)
 				adopt(s, bytes);
 			state_take(s, n);
-			count_out(s, bytes);
+			state_count_out(s, bytes);
 			return CLAIM_GOT;
 		case ATTEMPT_HOLE:
 			if (!known) {
@@ -1029,11 +511,12 @@ take_head(struct queue *q, struct claim *c)
 			skipped = true;
 			break;
 		case ATTEMPT_UNFIT:
+			message_name(name, n);
+			if (queue_set_aside(q, q->dirfd, name) == -1)
+				return CLAIM_ERROR;
 			state_take(s, n);
 			s->stale = true;
-			message_name(name, n);
-			return queue_set_aside(q, q->dirfd, name) == 0 ? CLAIM_DAMAGED
-			                                               : CLAIM_ERROR;
+			return CLAIM_DAMAGED;
 		case ATTEMPT_ERROR:
 			return CLAIM_ERROR;
 		}
@@ -1042,15 +525,14 @@ take_head(struct queue *q, struct claim *c)
 
 /* A claimed message failed its check: out of the way, but never silently gone. */
 static enum claim_result
-claim_set_aside(struct spool *sp, struct claim *c, uint64_t number)
+claim_set_aside(struct claim *c, uint64_t number)
 {
 	char name[MESSAGE_NAME_LEN + 1];
 	int r;
 
 	message_name(name, number);
-	if (queue_relock(sp, c->queue) == -1) {
-		close_fd(
-		    &c->fd); /* an orphan now: it comes back, and fails its check again */
+	if (queue_relock(c->queue) == -1) {
+		close_fd(&c->fd); /* an orphan now: it comes back, and fails its check again */
 		return CLAIM_ERROR;
 	}
 	r = queue_set_aside(c->queue, c->queue->claimfd, name);
@@ -1059,14 +541,6 @@ claim_set_aside(struct spool *sp, struct claim *c, uint64_t number)
 	queue_unlock(c->queue);
 	c->message.number = number;
 	return r == 0 ? CLAIM_DAMAGED : CLAIM_ERROR;
-}
-
-bool
-queue_sweep_is_due(const struct state *s)
-{
-	uint64_t now = os_monotonic_ms();
-
-	return now < s->swept || now - s->swept >= SWEEP_MS;
 }
 
 enum claim_result
@@ -1090,12 +564,12 @@ spool_claim(struct spool *sp, const char *queue, struct claim *c)
 	uint64_t number = c->message.number;
 	result = claim_check(sp, c, number);
 	if (result == CLAIM_DAMAGED) {
-		result = claim_set_aside(sp, c, number);
+		result = claim_set_aside(c, number);
 		queue_unref(q);
 	} else if (result == CLAIM_ERROR) {
 		int e = errno;
 		c->message.number = number;
-		claim_release(sp, c);
+		claim_release(c);
 		errno = e;
 	}
 	return result;
@@ -1117,7 +591,7 @@ sync_queue(struct queue *q)
 }
 
 int
-claims_finish(struct spool *sp, struct claim *claims, size_t n)
+claims_finish(struct claim *claims, size_t n)
 {
 	char name[MESSAGE_NAME_LEN + 1];
 	int r = 0, e = 0;
@@ -1125,8 +599,7 @@ claims_finish(struct spool *sp, struct claim *claims, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		message_name(name, claims[i].message.number);
 		/* ENOENT: the queue was deleted meanwhile. */
-		if (unlinkat(claims[i].queue->claimfd, name, 0) == -1 &&
-		    errno != ENOENT) {
+		if (unlinkat(claims[i].queue->claimfd, name, 0) == -1 && errno != ENOENT) {
 			r = -1;
 			e = errno;
 		}
@@ -1137,7 +610,7 @@ claims_finish(struct spool *sp, struct claim *claims, size_t n)
 		for (size_t j = i + 1; j < n; j++)
 			if (claims[j].queue == claims[i].queue)
 				last_of_queue = false;
-		if (sp->sync == SPOOL_SYNC_FULL && last_of_queue &&
+		if (claims[i].queue->spool->sync == SPOOL_SYNC_FULL && last_of_queue &&
 		    sync_queue(claims[i].queue) == -1) {
 			r = -1;
 			e = errno;
@@ -1150,15 +623,15 @@ claims_finish(struct spool *sp, struct claim *claims, size_t n)
 }
 
 int
-claim_release(struct spool *sp, struct claim *c)
+claim_release(struct claim *c)
 {
 	struct stat st;
 	int r = fstat(c->fd, &st);
 
 	if (r == 0)
-		r = queue_relock(sp, c->queue);
+		r = queue_relock(c->queue);
 	if (r == 0) {
-		r = put_back(c->queue, c->message.number, body_bytes(&st));
+		r = queue_put_back(c->queue, c->message.number, body_bytes(&st));
 		close_fd(&c->fd); /* nobody's, before anybody can look for it */
 		queue_unlock(c->queue);
 	}

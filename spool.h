@@ -64,8 +64,7 @@ void push_abort(struct push *p);
 /* A message on its way out, owned by this process. */
 struct claim {
 	struct message message;
-	const char
-	    *body; /* all of it, valid until the next call; NULL if it is too large */
+	const char *body;    /* all of it, valid until the next call; NULL if it is too large */
 	struct queue *queue; /* the rest is private */
 	int fd;
 };
@@ -86,16 +85,17 @@ ssize_t claim_read(const struct claim *c, void *buf, size_t len, uint64_t offset
 
 /* The messages were delivered: remove them. Returns 0; -1 if one could not be removed,
  * which then comes again. All claims are ended in both cases. */
-int claims_finish(struct spool *sp, struct claim *claims, size_t n);
+int claims_finish(struct claim *claims, size_t n);
 
 /* It was not delivered: back to its old place. Ends the claim; returns 0, or -1 and then
  * it comes back as an orphan does. */
-int claim_release(struct spool *sp, struct claim *c);
+int claim_release(struct claim *c);
 
-/* Drop a queue with all in it. Returns 1, 0 if there is none, or -1. The files wait in
- * .trash for spool_empty_trash, which may take long and needs no lock. */
+/* Drop a queue with all in it. Returns 1, 0 if there is none, or -1. The files wait in .trash
+ * for spool_empty_trash, which unlinks at most `max` of them, without a lock, and returns
+ * whether there may be more. */
 int spool_delete(struct spool *sp, const char *queue);
-void spool_empty_trash(struct spool *sp);
+bool spool_empty_trash(struct spool *sp, size_t max);
 
 /* The encoded names of all queues, sorted; a NULL ends them. NULL with errno on error. */
 char **spool_list(struct spool *sp);
@@ -108,7 +108,7 @@ struct queue_stat {
 	uint64_t taken;     /* messages that ever went out, on whatever way */
 	uint64_t bytes;     /* of body, in the waiting ones */
 	uint64_t bad;       /* files ever moved to .bad */
-	int64_t oldest; /* when the head came in, seconds since 1970; 0 if none waits */
+	int64_t oldest;     /* when the head came in, seconds since 1970; 0 if none waits */
 };
 
 /* How a queue stands. Orphans are put back first. Returns 1, 0 if there is none, or -1.
@@ -124,8 +124,7 @@ ssize_t spool_first(struct spool *sp, const char *queue, uint64_t *numbers, size
 
 /* Open a waiting message to read it, without taking it; end with look_end.
  * As spool_claim, but what is damaged stays where it is. */
-enum claim_result spool_look(struct spool *sp, const char *queue, uint64_t number,
-                             struct claim *c);
+enum claim_result spool_look(struct spool *sp, const char *queue, uint64_t number, struct claim *c);
 void look_end(struct claim *c);
 
 /* Remove one waiting message. Returns 1, 0 if it does not wait, or -1. */

@@ -1,4 +1,4 @@
-/* spool_queue.h: the inside of a spool, for spool.c and admin.c alone. */
+/* spool_queue.h: the inside of a spool, for queue.c, spool.c and admin.c alone. */
 #ifndef MQ_SPOOL_QUEUE_H
 #define MQ_SPOOL_QUEUE_H
 
@@ -16,6 +16,7 @@
 #define SPOOL_BUFFER 16384 /* a message up to this size is read once */
 
 struct queue {
+	struct spool *spool;
 	bool open;
 	char name[QUEUE_NAME_MAX + 1]; /* "" once the name leads elsewhere */
 	char state_path[QUEUE_NAME_MAX + 8];
@@ -25,7 +26,7 @@ struct queue {
 	unsigned refs; /* claims and pushes that use it */
 	unsigned long last_use;
 	struct state state; /* valid while the lock is held */
-	size_t raw_len; /* STATE_LEN if raw is what the file held when we last saw it */
+	size_t raw_len;     /* STATE_LEN if raw is what the file held when we last saw it */
 	char raw[STATE_LEN];
 };
 
@@ -76,14 +77,21 @@ int file_own(int fd);
 int queue_lock(struct spool *sp, const char *name, bool create, struct queue **qp);
 void queue_unlock(struct queue *q);
 
+/* The handle of a queue, not locked. As queue_lock. */
+int queue_find(struct spool *sp, const char *name, bool create, struct queue **qp);
+
+/* Lock the queue that a handle stands for, wherever its directory is now. 0 or -1. */
+int queue_relock(struct queue *q);
+
 /* Forget the handle: the name leads elsewhere now. Those who still use it keep its files.
  */
 void queue_detach(struct queue *q);
 /* End a use that `refs` counts. */
 void queue_unref(struct queue *q);
 
-/* The descriptor of .claim, or -1. */
+/* The descriptor of .claim, of .tmp, or -1. */
 int queue_claim_dir(struct queue *q);
+int queue_tmp_dir(struct queue *q);
 
 /*
  * All with the lock held.
@@ -93,7 +101,13 @@ int queue_claim_dir(struct queue *q);
  * `mend_ranges` unset the state is about to be made anew and is left alone.
  * queue_set_aside: move an entry of `dirfd` to .bad.
  * queue_remove: unlink a waiting message with `bytes` of body.
+ * queue_put_back: rename a message that this process owns from .claim back to its number.
+ * queue_make_known: after a message came to stand at its number: .state may have been removed
+ * by hand since it was locked, and made anew by somebody who did not see the message yet; then
+ * tell the new one of it.
  */
+int queue_put_back(struct queue *q, uint64_t number, uint64_t bytes);
+int queue_make_known(struct queue *q, uint64_t number, uint64_t bytes);
 int queue_store(struct queue *q);
 uint64_t queue_sweep(struct queue *q, bool mend_ranges);
 bool queue_sweep_is_due(const struct state *s);

@@ -21,17 +21,16 @@
 
 static const char magic[] = "mqd state 1\nboot ";
 static const char range_label[] = "\nrange ";
-static const char flag_label[] = "\nstale ";
+static const char stale_label[] = "\nstale ";
+static const char durable_label[] = "\ndurable ";
 
 /* The plain numbers, in the order of the file. */
 static const struct {
 	const char *label;
 	size_t at;
 } fields[] = {
-    {"\nput ", offsetof(struct state, put)},
-    {"\nwaiting ", offsetof(struct state, waiting)},
-    {"\nbytes ", offsetof(struct state, bytes)},
-    {"\nbad ", offsetof(struct state, bad)},
+    {"\nput ", offsetof(struct state, put)},     {"\nwaiting ", offsetof(struct state, waiting)},
+    {"\nbytes ", offsetof(struct state, bytes)}, {"\nbad ", offsetof(struct state, bad)},
     {"\nswept ", offsetof(struct state, swept)},
 };
 #define NFIELDS (sizeof fields / sizeof fields[0])
@@ -73,7 +72,8 @@ state_write(char *buf, const struct state *s)
 		memcpy(&value, (const char *)s + fields[i].at, sizeof value);
 		p = write_number(write_text(p, fields[i].label), value);
 	}
-	p = write_text(write_text(p, flag_label), s->stale ? "1" : "0");
+	p = write_text(write_text(p, stale_label), s->stale ? "1" : "0");
+	p = write_text(write_text(p, durable_label), s->durable ? "1" : "0");
 	for (unsigned i = 0; i < s->nranges; i++) {
 		p = write_number(write_text(p, range_label), s->ranges[i].from);
 		p = write_number(write_text(p, " "), s->ranges[i].to);
@@ -97,10 +97,18 @@ read_text(const char **p, const char *end, const char *text)
 static bool
 read_number(const char **p, const char *end, uint64_t *value)
 {
-	if (end - *p < DIGITS ||
-	    number_parse(*p, DIGITS, MESSAGE_NUMBER_MAX, value) == -1)
+	if (end - *p < DIGITS || number_parse(*p, DIGITS, MESSAGE_NUMBER_MAX, value) == -1)
 		return false;
 	*p += DIGITS;
+	return true;
+}
+
+static bool
+read_flag(const char **p, const char *end, const char *label, bool *value)
+{
+	if (!read_text(p, end, label) || end - *p < 1 || (**p != '0' && **p != '1'))
+		return false;
+	*value = *(*p)++ == '1';
 	return true;
 }
 
@@ -120,9 +128,9 @@ state_read(const char *buf, size_t len, struct state *s)
 			return -1;
 		memcpy((char *)s + fields[i].at, &value, sizeof value);
 	}
-	if (!read_text(&p, end, flag_label))
+	if (!read_flag(&p, end, stale_label, &s->stale) ||
+	    !read_flag(&p, end, durable_label, &s->durable))
 		return -1;
-	s->stale = *p++ != '0';
 
 	uint64_t last = 0;
 	while (s->nranges < STATE_RANGES && read_text(&p, end, range_label)) {
@@ -207,8 +215,7 @@ state_give(struct state *s, uint64_t n)
 	} else if (i > 0 && n == s->ranges[i - 1].to) {
 		s->ranges[i - 1].to = n + 1;
 	} else if (s->nranges < STATE_RANGES) {
-		memmove(&s->ranges[i + 1], &s->ranges[i],
-		        (s->nranges - i) * sizeof s->ranges[0]);
+		memmove(&s->ranges[i + 1], &s->ranges[i], (s->nranges - i) * sizeof s->ranges[0]);
 		s->nranges++;
 		s->ranges[i] = (struct range){n, n + 1};
 	} else {
@@ -265,4 +272,20 @@ state_candidate(const struct state *s, uint64_t n)
 		if (n < s->ranges[i].to)
 			return n > s->ranges[i].from ? n : s->ranges[i].from;
 	return state_next(s);
+}
+
+void
+state_count_in(struct state *s, uint64_t bytes)
+{
+	s->waiting++;
+	s->bytes += bytes;
+}
+
+void
+state_count_out(struct state *s, uint64_t bytes)
+{
+	if (s->waiting == 0 || s->bytes < bytes)
+		s->stale = true;
+	s->waiting -= s->waiting > 0;
+	s->bytes -= s->bytes < bytes ? s->bytes : bytes;
 }

@@ -22,6 +22,7 @@ struct state {
 	uint64_t bytes;            /* of body in them */
 	uint64_t bad;              /* files ever moved to .bad */
 	uint64_t swept;            /* CLOCK_MONOTONIC, ms: the last look for orphans */
+	bool durable;              /* the queue's own entry in the spool survives a power loss */
 	bool stale;                /* waiting and bytes are to be counted anew */
 	/*
 	 * Where messages may wait, in order; outside of these there are none. The last is
@@ -56,6 +57,10 @@ void state_give(struct state *s, uint64_t n);
 /* Number n does not wait any more: no range covers it afterwards, unless it lies in the
  * middle of one and all ranges are in use. */
 void state_take(struct state *s, uint64_t n);
+
+/* A message of so many bytes waits more, or less. A state that this cannot be true of is stale. */
+void state_count_in(struct state *s, uint64_t bytes);
+void state_count_out(struct state *s, uint64_t bytes);
 
 /* No message waits at from <= n < to: every range that begins there begins at `to`. */
 void state_skip(struct state *s, uint64_t from, uint64_t to);

@@ -32,10 +32,9 @@ struct shared {
 	_Atomic uint64_t counters[STATS_COUNTERS];
 };
 
-#define PAGE                                                                             \
-	4096 /* of the file; a multiple of what is mapped and less than any real page */
-#define PID_RANGE                                                                        \
-	0x800000 /* above every process id: the second choice is a range further */
+#define PAGE 4096 /* of the file; a multiple of what is mapped and less than any real page */
+#define PID_RANGE 0x800000 /* above every process id: the second choice is a range further */
+#define CLIENTS_END (64 * (off_t)PID_RANGE)
 
 static struct shared own;
 static struct shared *shared = &own;
@@ -56,8 +55,7 @@ on_bus_error(int sig)
 		/* NOLINTNEXTLINE(bugprone-signal-handler,cert-sig30-c) */
 		p = mmap(page, sizeof *shared, protection, flags, -1, 0);
 	if (p == MAP_FAILED)
-		signal(sig,
-		       SIG_DFL); /* not ours: die when the instruction is run again */
+		signal(sig, SIG_DFL); /* not ours: die when the instruction is run again */
 	mapped = NULL;
 }
 
@@ -85,8 +83,8 @@ static struct shared *
 map_counters(int dirfd)
 {
 	void *p = MAP_FAILED;
-	int fd = openat(dirfd, ".stats",
-	                O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+	int fd =
+	    openat(dirfd, ".stats", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 
 	if (fd == -1)
 		return NULL;
@@ -105,9 +103,8 @@ stats_open(int dirfd)
 	struct shared *p;
 
 	if (clients_fd == -1)
-		clients_fd =
-		    openat(dirfd, ".clients",
-		           O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+		clients_fd = openat(dirfd, ".clients",
+		                    O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 	if (shared != &own)
 		return 0;
 	p = map_counters(dirfd);
@@ -152,8 +149,7 @@ stats_uptime(void)
 static int
 lock_byte(int command, struct flock *l, short type, off_t from, off_t len)
 {
-	*l = (struct flock){
-	    .l_type = type, .l_whence = SEEK_SET, .l_start = from, .l_len = len};
+	*l = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = from, .l_len = len};
 	return fcntl(clients_fd, command, l);
 }
 
@@ -163,8 +159,7 @@ stats_enter(void)
 	struct flock l;
 
 	/* Another process with the same id in another pid namespace may hold the byte. */
-	for (off_t byte = getpid(); client_byte == -1 && byte < 64 * (off_t)PID_RANGE;
-	     byte += PID_RANGE) {
+	for (off_t byte = getpid(); client_byte == -1 && byte < CLIENTS_END; byte += PID_RANGE) {
 		if (lock_byte(F_SETLK, &l, F_WRLCK, byte, 1) == 0)
 			client_byte = byte;
 		else if (errno != EACCES && errno != EAGAIN)
@@ -182,18 +177,21 @@ stats_leave(void)
 	client_byte = -1;
 }
 
+/* The locks of others on bytes from <= b < to. F_GETLK tells of one of them, in no order. */
+static uint64_t
+count_locks(off_t from, off_t to)
+{
+	struct flock l;
+
+	if (from >= to || lock_byte(F_GETLK, &l, F_WRLCK, from, to - from) == -1 ||
+	    l.l_type == F_UNLCK)
+		return 0;
+	return 1 + count_locks(from, l.l_start) + count_locks(l.l_start + l.l_len, to);
+}
+
 uint64_t
 stats_connections(void)
 {
-	struct flock l;
-	uint64_t n = client_byte != -1; /* F_GETLK does not tell of one's own */
-
-	for (off_t from = 0;
-	     lock_byte(F_GETLK, &l, F_WRLCK, from, 0) == 0 && l.l_type != F_UNLCK;) {
-		/* Neighbours of one process would be one lock; a process has one byte
-		 * only. */
-		n++;
-		from = l.l_start + l.l_len;
-	}
-	return n;
+	/* F_GETLK does not tell of one's own. */
+	return (client_byte != -1) + count_locks(0, CLIENTS_END);
 }

@@ -91,8 +91,8 @@ hexadecimal(const char *text, size_t n)
 	uint32_t value = 0;
 
 	for (size_t i = 0; i < n; i++)
-		value = value << 4 |
-		        (uint32_t)(text[i] <= '9' ? text[i] - '0' : text[i] - 'a' + 10);
+		value =
+		    value << 4 | (uint32_t)(text[i] <= '9' ? text[i] - '0' : text[i] - 'a' + 10);
 	return value;
 }
 

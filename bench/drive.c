@@ -166,8 +166,8 @@ static void
 body_ended(struct conn *c)
 {
 	if (opt.protocol->flags && c->reply.flags != body_flags(c->body.id))
-		conn_die(c, "flags %llu where %u were pushed",
-		         (unsigned long long)c->reply.flags, body_flags(c->body.id));
+		conn_die(c, "flags %llu where %u were pushed", (unsigned long long)c->reply.flags,
+		         body_flags(c->body.id));
 	workload_delivered(c);
 	c->reply.step++;
 	c->expecting = A_LINE;
@@ -191,8 +191,7 @@ line_ended(struct conn *c)
 		conn_die(c, "unexpected reply \"%s\"", shown);
 	case REPLY_BODY:
 		if (c->reply.length < BODY_HEAD)
-			conn_die(c, "a body that this program did not make: \"%s\"",
-			         shown);
+			conn_die(c, "a body that this program did not make: \"%s\"", shown);
 		c->body = (struct body_check){.length = c->reply.length};
 		c->expecting = A_BODY;
 		c->end_length = 0;
@@ -216,8 +215,7 @@ take_line(struct conn *c, const char *data, size_t n, enum verdict *v)
 	size_t part = end == NULL ? n : (size_t)(end - data) + 1;
 
 	if (c->line_length + part >= sizeof c->line)
-		conn_die(c, "a line without an end: \"%.*s...\"", (int)(n < 60 ? n : 60),
-		         data);
+		conn_die(c, "a line without an end: \"%.*s...\"", (int)(n < 60 ? n : 60), data);
 	memcpy(c->line + c->line_length, data, part);
 	c->line_length += part;
 	if (end == NULL)
@@ -343,8 +341,7 @@ static void
 connect_failed(struct conn *c, int error)
 {
 	bool full = error == EAGAIN; /* a unix socket's backlog */
-	bool dropped =
-	    opt.tolerate_drops && (error == ECONNREFUSED || error == ECONNRESET);
+	bool dropped = opt.tolerate_drops && (error == ECONNREFUSED || error == ECONNRESET);
 
 	if (!full && !dropped)
 		die(EXIT_SYSTEM, "connect: %s", strerror(error));
@@ -366,8 +363,7 @@ spread_source(struct conn *c)
 	if (to.sin_family != AF_INET || ntohl(to.sin_addr.s_addr) >> 24 != IN_LOOPBACKNET)
 		return;
 	from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + turn++ % SOURCES);
-	if (setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) ==
-	        -1 ||
+	if (setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) == -1 ||
 	    bind(c->fd, (struct sockaddr *)&from, sizeof from) == -1)
 		die(EXIT_SYSTEM, "bind to a loopback address: %s", strerror(errno));
 }
@@ -377,8 +373,7 @@ connect_to_server(struct conn *c)
 {
 	int on = 1;
 
-	c->fd =
-	    socket(opt.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	c->fd = socket(opt.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (c->fd == -1)
 		die(EXIT_SYSTEM, "socket: %s", strerror(errno));
 	if (opt.address.ss_family != AF_UNIX &&
@@ -473,8 +468,7 @@ check_progress(void)
 		if (conns[i].state != PARKED && conns[i].state != FINISHED)
 			conn_die(&conns[i], "nothing has come for %llu s",
 			         (unsigned long long)(opt.timeout / SECOND));
-	die(EXIT_CHECK, "nothing has come for %llu s",
-	    (unsigned long long)(opt.timeout / SECOND));
+	die(EXIT_CHECK, "nothing has come for %llu s", (unsigned long long)(opt.timeout / SECOND));
 }
 
 /* Until every connection is FINISHED. */

@@ -59,8 +59,7 @@ state_of(uint32_t producer, uint32_t seq)
 		uint8_t *larger = realloc(producers[producer].state, room);
 		if (larger == NULL)
 			return NULL;
-		memset(larger + producers[producer].room, 0,
-		       room - producers[producer].room);
+		memset(larger + producers[producer].room, 0, room - producers[producer].room);
 		producers[producer].state = larger;
 		producers[producer].room = room;
 	}
@@ -130,8 +129,7 @@ ledger_tally(struct tally *t)
 			uint8_t state = producers[p].state[i];
 			unsigned times = deliveries(state);
 			unsigned again = times > 1 ? times - 1 : 0;
-			unsigned excused =
-			    again < excuses(state) ? again : excuses(state);
+			unsigned excused = again < excuses(state) ? again : excuses(state);
 			if (state & ACKNOWLEDGED) {
 				t->acknowledged++;
 				t->lost += times == 0;

@@ -104,10 +104,9 @@ conn_die(const struct conn *c, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(what, sizeof what, format, args);
 	va_end(args);
-	die(EXIT_CHECK,
-	    "connection %u, %s %s, after %" PRIu64 " pushes and %" PRIu64 " pops: %s",
-	    c->index, c->state == BUSY ? ops[c->reply.op] : "idle", c->queue_name,
-	    res.pushes, res.pops, what);
+	die(EXIT_CHECK, "connection %u, %s %s, after %" PRIu64 " pushes and %" PRIu64 " pops: %s",
+	    c->index, c->state == BUSY ? ops[c->reply.op] : "idle", c->queue_name, res.pushes,
+	    res.pops, what);
 }
 
 uint64_t
@@ -157,11 +156,9 @@ report_latency(const char *name, const struct histogram *a, const struct histogr
 	if (a->n + b->n == 0)
 		return;
 	if (opt.human)
-		printf("  %-6s p50 %.0f, p99 %.0f, p99.9 %.0f us\n", name, p50, p99,
-		       p999);
+		printf("  %-6s p50 %.0f, p99 %.0f, p99.9 %.0f us\n", name, p50, p99, p999);
 	else
-		printf(" %s_p50=%.0f %s_p99=%.0f %s_p999=%.0f", name, p50, name, p99,
-		       name, p999);
+		printf(" %s_p50=%.0f %s_p99=%.0f %s_p999=%.0f", name, p50, name, p99, name, p999);
 }
 
 /* One number of the report. */
@@ -191,12 +188,9 @@ report_exchange(void)
 	report("cut_push", "... waiting for the reply of a push", res.cut_push);
 	report("cut_pop", "... waiting for the reply of a pop", res.cut_pop);
 	report("cut_pop_body", "... within a body (must come again)", res.cut_pop_body);
-	report("cut_pop_end", "... between a body and the end of its reply",
-	       res.cut_pop_end);
-	report("lapses", "cuts right behind a delivery, which may come again",
-	       res.lapses);
-	report("dup_permitted", "of these came again (permitted)",
-	       t.duplicates_permitted);
+	report("cut_pop_end", "... between a body and the end of its reply", res.cut_pop_end);
+	report("lapses", "cuts right behind a delivery, which may come again", res.lapses);
+	report("dup_permitted", "of these came again (permitted)", t.duplicates_permitted);
 	report("dup_forbidden", "DUPLICATES without such a cut (forbidden)",
 	       t.duplicates_forbidden);
 	report("lost", "acknowledged messages LOST (forbidden)", t.lost);
@@ -211,13 +205,12 @@ report_all(const struct workload *workload)
 	uint64_t ops = res.pushes + res.pops;
 	int status = 0;
 
-	printf(opt.human
-	           ? "%s, %s: %u connections, %u queues, bodies of %" PRIu64
-	             " to %" PRIu64 " bytes\n"
-	           : "workload=%s protocol=%s connections=%u queues=%u body=%" PRIu64
-	             ":%" PRIu64,
-	       workload->name, opt.protocol->name, opt.connections, opt.queues,
-	       opt.shortest, opt.longest);
+	printf(opt.human ? "%s, %s: %u connections, %u queues, bodies of %" PRIu64 " to %" PRIu64
+	                   " bytes\n"
+	                 : "workload=%s protocol=%s connections=%u queues=%u body=%" PRIu64
+	                   ":%" PRIu64,
+	       workload->name, opt.protocol->name, opt.connections, opt.queues, opt.shortest,
+	       opt.longest);
 	printf(opt.human ? "  %.0f operations/s (%" PRIu64 " in %.3f s)\n"
 	                 : " ops_s=%.0f ops=%" PRIu64 " seconds=%.3f",
 	       seconds > 0 ? (double)ops / seconds : 0, ops, seconds);
@@ -247,8 +240,7 @@ number(const char *option, const char *text, uint64_t min, uint64_t max)
 	uint64_t value;
 
 	if (number_parse_size(text, max, &value) == -1 || value < min)
-		die(EXIT_USAGE,
-		    "%s: a number from %" PRIu64 " to %" PRIu64 ", not \"%s\"", option,
+		die(EXIT_USAGE, "%s: a number from %" PRIu64 " to %" PRIu64 ", not \"%s\"", option,
 		    min, max, text);
 	return value;
 }
@@ -285,8 +277,7 @@ address(char *text)
 	if (colon == NULL)
 		die(EXIT_USAGE, "%s: neither address:port nor a path", text);
 	*colon = '\0';
-	in4.sin_port = in6.sin6_port =
-	    htons((uint16_t)number("port", colon + 1, 1, UINT16_MAX));
+	in4.sin_port = in6.sin6_port = htons((uint16_t)number("port", colon + 1, 1, UINT16_MAX));
 	if (inet_pton(AF_INET, text, &in4.sin_addr) == 1)
 		memcpy(&opt.address, &in4, opt.address_length = sizeof in4);
 	else if (inet_pton(AF_INET6, text, &in6.sin6_addr) == 1)
@@ -330,8 +321,7 @@ option(int letter)
 			die(EXIT_USAGE, "--protocol: one of %s", wire_names);
 		break;
 	case 'c':
-		opt.connections =
-		    (unsigned)number("--connections", optarg, 1, CONNECTIONS);
+		opt.connections = (unsigned)number("--connections", optarg, 1, CONNECTIONS);
 		break;
 	case 'n':
 		opt.count = number("--count", optarg, 1, UINT32_MAX);
@@ -401,18 +391,15 @@ check_options(const struct workload *w)
 	if (opt.queue == NULL)
 		opt.queue = p->queue;
 	if (strlen(opt.queue) > QUEUE_NAME - sizeof "-1000")
-		die(EXIT_USAGE, "--queue: at most %zu bytes",
-		    QUEUE_NAME - sizeof "-1000");
+		die(EXIT_USAGE, "--queue: at most %zu bytes", QUEUE_NAME - sizeof "-1000");
 	if (opt.queues > opt.connections)
 		die(EXIT_USAGE, "more queues than connections");
 	if (p->keeps && !w->for_cache)
 		die(EXIT_USAGE, "%s is no workload for a cache", w->name);
 	if (p->keeps && opt.expect_empty)
 		die(EXIT_USAGE, "a cache is never empty");
-	if (p->hello_needed && w->one_shot &&
-	    (opt.queues > 1 || strcmp(opt.queue, p->queue) != 0))
-		die(EXIT_USAGE, "%s with %s: only the queue \"%s\"", w->name, p->name,
-		    p->queue);
+	if (p->hello_needed && w->one_shot && (opt.queues > 1 || strcmp(opt.queue, p->queue) != 0))
+		die(EXIT_USAGE, "%s with %s: only the queue \"%s\"", w->name, p->name, p->queue);
 	if (w->timed && opt.count != 0)
 		die(EXIT_USAGE, "%s goes by --seconds", w->name);
 	if (w->counted && (opt.count == 0 || opt.duration != 0))
@@ -432,8 +419,8 @@ options(int argc, char *argv[])
 {
 	int letter;
 
-	while ((letter = getopt_long(argc, argv, "P:c:n:s:b:q:Q:B:i:r:ft:Hh",
-	                             long_options, NULL)) != -1)
+	while ((letter =
+	            getopt_long(argc, argv, "P:c:n:s:b:q:Q:B:i:r:ft:Hh", long_options, NULL)) != -1)
 		option(letter);
 	if (argc - optind != 2)
 		option('?');

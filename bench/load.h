@@ -113,8 +113,7 @@ extern struct conn *conns;
 extern uint64_t now;
 
 /* load.c: one line on standard error, then exit with that code. */
-_Noreturn void die(int code, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+_Noreturn void die(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* ... with EXIT_CHECK, naming the connection and what it was doing. */
 _Noreturn void conn_die(const struct conn *c, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

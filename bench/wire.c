@@ -153,8 +153,7 @@ beanstalk_line(struct reply *r, char *line)
 	if (is(line, "TIMED_OUT"))
 		return REPLY_MISS;
 	if (begins(line, "RESERVED ") && split(line, words, 3) &&
-	    number(words[1], UINT64_MAX, &r->id) &&
-	    number(words[2], UINT32_MAX, &r->length))
+	    number(words[1], UINT64_MAX, &r->id) && number(words[2], UINT32_MAX, &r->length))
 		return REPLY_BODY;
 	return REPLY_BAD;
 }
@@ -170,8 +169,8 @@ static size_t
 resp_push(char *out, const char *queue, uint32_t flags, size_t length)
 {
 	(void)flags;
-	return print(out, "*3\r\n$5\r\nRPUSH\r\n$%zu\r\n%s\r\n$%zu\r\n", strlen(queue),
-	             queue, length);
+	return print(out, "*3\r\n$5\r\nRPUSH\r\n$%zu\r\n%s\r\n$%zu\r\n", strlen(queue), queue,
+	             length);
 }
 
 static size_t
@@ -189,16 +188,14 @@ resp_line(struct reply *r, char *line)
 	case OP_HELLO:
 		return is(line, "+PONG") ? REPLY_DONE : REPLY_BAD;
 	case OP_PUSH:
-		return line[0] == ':' && number(line + 1, UINT64_MAX, &length_of_list)
-		           ? REPLY_DONE
-		           : REPLY_BAD;
+		return line[0] == ':' && number(line + 1, UINT64_MAX, &length_of_list) ? REPLY_DONE
+		                                                                       : REPLY_BAD;
 	case OP_POP:
 		break;
 	}
 	if (is(line, "$-1"))
 		return REPLY_MISS;
-	return line[0] == '$' && number(line + 1, UINT32_MAX, &r->length) ? REPLY_BODY
-	                                                                  : REPLY_BAD;
+	return line[0] == '$' && number(line + 1, UINT32_MAX, &r->length) ? REPLY_BODY : REPLY_BAD;
 }
 
 const char wire_names[] = "memcache, memcached, beanstalk, redis";

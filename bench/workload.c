@@ -31,8 +31,7 @@ static bool finishing;
 /* churn */
 static bool pushing;
 static uint64_t issued_in_burst;
-static uint64_t
-    waiting[CONNECTIONS]; /* by queue: acknowledged, and no pop begun for it */
+static uint64_t waiting[CONNECTIONS]; /* by queue: acknowledged, and no pop begun for it */
 static struct {
 	uint64_t begin, pushes, pops;
 	uint64_t mark;    /* up to here time is booked */
@@ -42,8 +41,7 @@ static struct {
 static bool
 may_issue(void)
 {
-	return (opt.count == 0 || issued < opt.count) &&
-	       (opt.duration == 0 || now < deadline);
+	return (opt.count == 0 || issued < opt.count) && (opt.duration == 0 || now < deadline);
 }
 
 static enum step
@@ -138,8 +136,7 @@ static void
 churn_tick(void)
 {
 	while (now >= slice.begin + opt.interval) {
-		uint64_t end = slice.begin + opt.interval,
-		         ops = slice.pushes + slice.pops;
+		uint64_t end = slice.begin + opt.interval, ops = slice.pushes + slice.pops;
 		slice.time[pushing] += end - slice.mark;
 		if (end <= deadline) {
 			printf("interval from=%.0f to=%.0f ops_s=%.0f push_s=%.0f "
@@ -219,8 +216,8 @@ workload_setup(void)
 		bool several = opt.protocol->keeps || opt.queues > 1;
 		c->index = i;
 		c->random = i;
-		snprintf(c->queue_name, sizeof c->queue_name, several ? "%s-%u" : "%s",
-		         opt.queue, queue);
+		snprintf(c->queue_name, sizeof c->queue_name, several ? "%s-%u" : "%s", opt.queue,
+		         queue);
 	}
 }
 
@@ -260,8 +257,8 @@ check_order(struct conn *c, struct body_id id)
 	if (id.seq < *last) {
 		res.reordered++;
 		if (!opt.unordered)
-			conn_die(c, "message %u of producer %u after its message %u",
-			         id.seq, id.producer, *last);
+			conn_die(c, "message %u of producer %u after its message %u", id.seq,
+			         id.producer, *last);
 	}
 	*last = id.seq;
 }
@@ -288,8 +285,7 @@ workload_delivered(struct conn *c)
 	if (delivery == -1)
 		die(EXIT_SYSTEM, "no room to remember more messages");
 	if (delivery == DELIVERY_UNKNOWN && opt.workload->next != drain_next)
-		conn_die(c, "message %u of producer %u, never pushed", id.seq,
-		         id.producer);
+		conn_die(c, "message %u of producer %u, never pushed", id.seq, id.producer);
 	record("pop", id);
 	c->last = id;
 	c->last_unsettled = true;
@@ -297,8 +293,7 @@ workload_delivered(struct conn *c)
 		return; /* a message that comes back comes late; ledger_tally judges the
 		           rest */
 	if (delivery == DELIVERY_AGAIN)
-		conn_die(c, "message %u of producer %u a second time", id.seq,
-		         id.producer);
+		conn_die(c, "message %u of producer %u a second time", id.seq, id.producer);
 	check_order(c, id);
 }
 

@@ -34,11 +34,19 @@ tool() {
 	timeout 20 "$program" --servers="127.0.0.1:$PORT" "${@:2}"
 }
 
-# With buffered writes libmemcached 1.1 aborts where a reply is more than 50 ms late, which on a busy
-# disk a single sync may take; nothing a server does can help it then.
-restart_without_sync() {
-	stop_mqd
-	start_mqd -N
+# buffered_client SCRIPT SCENARIO: with buffered writes libmemcached 1.1 aborts its whole process
+# (status 134) when one reply is 50 ms late. On a busy machine that may happen with any server, so
+# there is no sync, and another try; where the server holds replies back it happens each time.
+buffered_client() {
+	for attempt in 1 2 3; do
+		stop_mqd
+		SPOOL=$BATS_TEST_TMPDIR/spool.$attempt
+		start_mqd -N
+		run client "$@"
+		echo "$output"
+		[ "$status" -eq 134 ] || break
+	done
+	[ "$status" -eq 0 ]
 }
 
 @test "php-memcached: set, get, a miss, 100 KB, array and object, delete" {
@@ -54,8 +62,7 @@ restart_without_sync() {
 }
 
 @test "php-memcached: 2,000 buffered sets, then quit" {
-	restart_without_sync
-	client php-memcached.php buffered-quit
+	buffered_client php-memcached.php buffered-quit
 	has_all jobs 2000
 }
 
@@ -148,8 +155,12 @@ restart_without_sync() {
 }
 
 @test "pylibmc: 2,000 buffered sets, then close" {
-	restart_without_sync
-	client pylibmc-client.py buffered
+	buffered_client pylibmc-client.py buffered
+	has_all jobs 2000
+}
+
+@test "pylibmc: 2,000 buffered sets, then close with the replies unread" {
+	client pylibmc-client.py buffered_unread
 	has_all jobs 2000
 }
 

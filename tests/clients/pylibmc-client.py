@@ -63,7 +63,7 @@ def buffered():
 
 
 def buffered_unread():
-    """So much patience that it reads no reply before it sends its quit, and closes at once."""
+    """With these watermarks it reads nothing until all is sent, and closes at the first reply."""
     fill_buffers(_io_msg_watermark=1 << 20, _io_bytes_watermark=1 << 30)
 
 
@@ -154,7 +154,6 @@ def refused():
     check("get again", queue.get("jobs"), None)
 
 
-{f.__name__: f for f in (everyday, cas, compression, buffered, buffered_unread,
-                         no_block, noreply,
+{f.__name__: f for f in (everyday, cas, compression, buffered, buffered_unread, no_block, noreply,
                          multi, spaces, space_in_step, keys, stats, refused)}[SCENARIO]()
 done()

@@ -1,0 +1,572 @@
+/*
+ * queue.c: a queue's directory: handles, the lock, .state, and what dead processes left.
+ *
+ * A queue is used through a handle, which keeps its directories open. Taking the lock checks
+ * that the handle still leads where its name does, and loads the state; a state that cannot be
+ * read, or was written before the last reboot, is made anew from a listing. See spool.c for how
+ * messages move, and why nothing is lost when a process dies in between.
+ */
+#include "spool_queue.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "os.h"
+
+#define SWEEP_MS 500 /* between two looks for orphans in a queue that is in use */
+
+struct spool *
+spool_new(const char *dir, enum spool_sync sync)
+{
+	struct spool *sp = calloc(1, sizeof *sp);
+
+	if (sp == NULL)
+		return NULL;
+	sp->dir = dir;
+	sp->sync = sync;
+	sp->rootfd = -1;
+	os_boot_id(sp->boot);
+	return sp;
+}
+
+int
+spool_dirfd(struct spool *sp)
+{
+	if (sp->rootfd == -1)
+		sp->rootfd = open(sp->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return sp->rootfd;
+}
+
+/*
+ * Handles on queues: directories stay open, because a connection mostly uses one queue.
+ */
+
+void
+close_fd(int *fd)
+{
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
+
+static void
+close_queue(struct queue *q)
+{
+	close_fd(&q->dirfd);
+	close_fd(&q->statefd);
+	close_fd(&q->claimfd);
+	close_fd(&q->tmpfd);
+	q->name[0] = '\0';
+	q->open = false;
+}
+
+void
+queue_detach(struct queue *q)
+{
+	q->name[0] = '\0';
+	if (q->refs == 0)
+		close_queue(q);
+}
+
+void
+queue_unref(struct queue *q)
+{
+	q->refs--;
+	if (q->refs == 0 && q->name[0] == '\0')
+		close_queue(q);
+}
+
+void
+spool_free(struct spool *sp)
+{
+	for (size_t i = 0; i < SPOOL_QUEUES; i++)
+		if (sp->queues[i].open)
+			close_queue(&sp->queues[i]);
+	close_fd(&sp->rootfd);
+	free(sp);
+}
+
+int
+dir_open_or_make(int parent, const char *name)
+{
+	int fd;
+
+	while ((fd = openat(parent, name, dir_flags)) == -1 && errno == ENOENT)
+		if (mkdirat(parent, name, 0700) == -1 && errno != EEXIST)
+			return -1;
+	return fd;
+}
+
+static int
+subdir(struct queue *q, int *fd, const char *name)
+{
+	if (*fd == -1)
+		*fd = dir_open_or_make(q->dirfd, name);
+	return *fd;
+}
+
+int
+queue_claim_dir(struct queue *q)
+{
+	return subdir(q, &q->claimfd, ".claim");
+}
+
+int
+queue_tmp_dir(struct queue *q)
+{
+	return subdir(q, &q->tmpfd, ".tmp");
+}
+
+static int
+open_state(struct queue *q)
+{
+	struct stat st;
+	int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+
+	q->statefd = openat(q->dirfd, ".state", flags);
+	if (q->statefd == -1 && errno == ENOENT) {
+		/* So that the queue can be deleted when the disk is full. */
+		mkdirat(q->spool->rootfd, ".trash", 0700);
+		q->statefd = openat(q->dirfd, ".state", flags | O_CREAT, 0600);
+	}
+	if (q->statefd == -1 || fstat(q->statefd, &st) == -1)
+		return -1;
+	q->dev = st.st_dev;
+	q->ino = st.st_ino;
+	q->raw_len = 0;
+	return 0;
+}
+
+/* A free slot: one never used, else the one longest unused. Claims that a connection
+ * holds at a time are fewer than slots, so there always is one. */
+static struct queue *
+free_slot(struct spool *sp)
+{
+	struct queue *best = NULL;
+
+	for (size_t i = 0; i < SPOOL_QUEUES; i++) {
+		struct queue *q = &sp->queues[i];
+		if (!q->open)
+			return q;
+		if (q->refs == 0 && (best == NULL || q->last_use < best->last_use))
+			best = q;
+	}
+	if (best != NULL)
+		close_queue(best);
+	return best;
+}
+
+/* The handle of a queue. Returns 1 and sets *qp, 0 if there is no such queue, -1. */
+int
+queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
+{
+	int fd;
+
+	for (size_t i = 0; i < SPOOL_QUEUES; i++) {
+		struct queue *q = &sp->queues[i];
+		if (q->open && strcmp(q->name, name) == 0) {
+			q->last_use = ++sp->uses;
+			*qp = q;
+			return 1;
+		}
+	}
+	if (spool_dirfd(sp) == -1)
+		return -1;
+	fd = create ? dir_open_or_make(sp->rootfd, name) : openat(sp->rootfd, name, dir_flags);
+	if (fd == -1)
+		return errno == ENOENT && !create ? 0 : -1;
+
+	struct queue *q = free_slot(sp);
+	if (q == NULL) {
+		close(fd);
+		errno = ENFILE;
+		return -1;
+	}
+	*q = (struct queue){
+	    .spool = sp, .open = true, .dirfd = fd, .statefd = -1, .claimfd = -1, .tmpfd = -1};
+	snprintf(q->state_path, sizeof q->state_path, "%s/.state", name);
+	if (open_state(q) == -1) {
+		int e = errno;
+		close_queue(q);
+		/* Deleted between the two opens: look again, or there is none. */
+		if (e == ENOENT)
+			return create ? queue_find(sp, name, create, qp) : 0;
+		errno = e;
+		return -1;
+	}
+	strcpy(q->name, name);
+	q->last_use = ++sp->uses;
+	*qp = q;
+	return 1;
+}
+
+/*
+ * The lock and the state
+ */
+
+static int
+flock_wait(int fd)
+{
+	int r;
+
+	while ((r = flock(fd, LOCK_EX)) == -1 && errno == EINTR)
+		;
+	return r;
+}
+
+int
+file_own(int fd)
+{
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return 1;
+	return errno == EWOULDBLOCK ? 0 : -1;
+}
+
+void
+queue_unlock(struct queue *q)
+{
+	int e = errno;
+
+	flock(q->statefd, LOCK_UN);
+	errno = e;
+}
+
+uint64_t
+body_bytes(const struct stat *st)
+{
+	return st->st_size > MESSAGE_HEADER_LEN ? (uint64_t)st->st_size - MESSAGE_HEADER_LEN : 0;
+}
+
+int
+dir_each_number(int fd, number_visitor *visit, void *arg)
+{
+	/* A descriptor of its own: readdir moves the offset that a shared one would
+	 * share. */
+	int own_fd = openat(fd, ".", dir_flags), r = 0;
+	DIR *dir = own_fd == -1 ? NULL : fdopendir(own_fd);
+	struct dirent *e;
+	uint64_t number;
+
+	if (dir == NULL) {
+		close_fd(&own_fd);
+		return -1;
+	}
+	while (r == 0 && (errno = 0, e = readdir(dir)) != NULL)
+		if (message_name_parse(e->d_name, &number) == 0)
+			r = visit(arg, fd, number, e->d_name);
+	if (r == 0 && errno != 0)
+		r = -1;
+	int saved = errno;
+	closedir(dir);
+	errno = saved;
+	return r;
+}
+
+int
+list_number(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct listing *l = arg;
+	struct stat st;
+
+	if (number < l->from)
+		return 0;
+	if (l->lowest == 0 || number < l->lowest)
+		l->lowest = number;
+	if (number > l->highest)
+		l->highest = number;
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode)) {
+		l->waiting++;
+		l->bytes += body_bytes(&st);
+	}
+	return 0;
+}
+
+static int
+list_highest(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	(void)dirfd, (void)name;
+	if (number > *(uint64_t *)arg)
+		*(uint64_t *)arg = number;
+	return 0;
+}
+
+/* Write the state if it changed. On failure the file keeps the old one, which the next
+ * process mends as it mends what a killed one left; see the head. */
+int
+queue_store(struct queue *q)
+{
+	char buf[STATE_LEN];
+	ssize_t n;
+
+	state_write(buf, &q->state);
+	if (q->raw_len == STATE_LEN && memcmp(buf, q->raw, STATE_LEN) == 0)
+		return 0;
+	n = pwrite(q->statefd, buf, STATE_LEN, 0);
+	if (n != STATE_LEN) {
+		q->raw_len = 0;
+		if (n >= 0)
+			errno = ENOSPC;
+		return -1;
+	}
+	memcpy(q->raw, buf, STATE_LEN);
+	q->raw_len = STATE_LEN;
+	return 0;
+}
+
+struct sweeper {
+	struct queue *queue;
+	uint64_t returned;
+	bool mend_ranges; /* false while the ranges are about to be made anew */
+};
+
+/*
+ * With the lock held, after a message came to stand at its number: .state may have been removed
+ * by hand since it was locked, and made anew by somebody who did not see the message yet. Then
+ * tell the new one of it.
+ */
+int
+queue_make_known(struct queue *q, uint64_t number, uint64_t bytes)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+	struct stat st;
+
+	if (fstat(q->statefd, &st) == 0 && st.st_nlink > 0)
+		return 0;
+	queue_unlock(q);
+	if (queue_relock(q) == -1)
+		return -1;
+	message_name(name, number);
+	if (state_has(&q->state, number) || fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1)
+		return 0;
+	state_give(&q->state, number);
+	state_count_in(&q->state, bytes);
+	return queue_store(q);
+}
+
+/* Put message `number`, which this process owns, back from .claim to its place. The state
+ * is written first: see the head. */
+int
+queue_put_back(struct queue *q, uint64_t number, uint64_t bytes)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+
+	message_name(name, number);
+	if (state_has(&q->state, number)) {
+		q->state.stale = true; /* counted already, unless ranges were joined over it */
+	} else {
+		state_give(&q->state, number);
+		state_count_in(&q->state, bytes);
+	}
+	/* A message below the head that no range covers would be lost from sight; in .claim it
+	 * stays an orphan, and is tried again. */
+	if (queue_store(q) == -1 || os_rename_noreplace(q->claimfd, name, q->dirfd, name) == -1)
+		return -1;
+	return queue_make_known(q, number, bytes);
+}
+
+/* Move an entry of `dirfd` aside to .bad, under its own name or name.1, name.2, ... */
+int
+queue_set_aside(struct queue *q, int dirfd, const char *name)
+{
+	char target[MESSAGE_NAME_LEN + 16];
+	int fd = dir_open_or_make(q->dirfd, ".bad"), r = -1;
+
+	if (fd == -1)
+		return -1;
+	snprintf(target, sizeof target, "%s", name);
+	for (int i = 1; i < 1000; i++) {
+		r = os_rename_noreplace(dirfd, name, fd, target);
+		if (r == 0 || errno != EEXIST)
+			break;
+		snprintf(target, sizeof target, "%s.%d", name, i);
+	}
+	int e = errno;
+	close(fd);
+	errno = e;
+	if (r == 0)
+		q->state.bad++;
+	return r;
+}
+
+static int
+sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct sweeper *sw = arg;
+	struct stat st;
+	int fd = openat(dirfd, name, read_flags);
+
+	if (fd == -1)
+		return 0;
+	/* With the flock held, a link that is still there stays: only its owner unlinks
+	 * it. */
+	if (file_own(fd) == 1 && fstat(fd, &st) == 0 && st.st_nlink > 0) {
+		int r = sw->mend_ranges ? queue_put_back(sw->queue, number, body_bytes(&st))
+		                        : os_rename_noreplace(dirfd, name, sw->queue->dirfd, name);
+		if (r == 0)
+			sw->returned++;
+		else if (errno == EEXIST) /* somebody copied it to its old place by hand */
+			queue_set_aside(sw->queue, dirfd, name);
+	}
+	close(fd);
+	return 0;
+}
+
+/* Remove what dead processes left in .tmp. */
+static void
+sweep_tmp(struct queue *q)
+{
+	DIR *dir;
+	struct dirent *e;
+	int fd = openat(q->dirfd, ".tmp", dir_flags);
+
+	if (fd == -1 || (dir = fdopendir(fd)) == NULL) {
+		close_fd(&fd);
+		return;
+	}
+	while ((e = readdir(dir)) != NULL) {
+		if (e->d_name[0] == '.')
+			continue;
+		int tmp = openat(fd, e->d_name, read_flags);
+		if (tmp != -1 && file_own(tmp) == 1)
+			unlinkat(fd, e->d_name, 0);
+		close_fd(&tmp);
+	}
+	closedir(dir);
+}
+
+/* With the lock held: put orphans back. Returns how many. */
+uint64_t
+queue_sweep(struct queue *q, bool mend_ranges)
+{
+	struct sweeper sw = {.queue = q, .mend_ranges = mend_ranges};
+
+	if (queue_claim_dir(q) != -1)
+		dir_each_number(q->claimfd, sweep_claim, &sw);
+	sweep_tmp(q);
+	q->state.swept = os_monotonic_ms();
+	return sw.returned;
+}
+
+/*
+ * With the lock held: make the state anew from the directory. `old` is what is left of
+ * it: after a reboot counters may be older than the files, but a number once used is not
+ * used again, and put goes on from there.
+ */
+static int
+rebuild(struct queue *q, const struct state *old)
+{
+	struct listing l = {0};
+	uint64_t highest = 0;
+	struct state *s = &q->state;
+
+	state_init(s, q->spool->boot);
+	queue_sweep(q, false);
+	if (dir_each_number(q->dirfd, list_number, &l) == -1)
+		return -1;
+	highest = l.highest;
+	if (queue_claim_dir(q) == -1 || dir_each_number(q->claimfd, list_highest, &highest) == -1)
+		return -1;
+	if (old != NULL && state_next(old) > highest + 1)
+		highest = state_next(old) - 1;
+	s->ranges[0].from = l.lowest != 0 ? l.lowest : highest + 1;
+	s->ranges[0].to = highest + 1;
+	s->waiting = l.waiting;
+	s->bytes = l.bytes;
+	s->put = old != NULL ? old->put : highest;
+	if (s->put < l.waiting)
+		s->put = l.waiting;
+	s->bad += old != NULL ? old->bad : 0;
+	queue_store(q);
+	return 0;
+}
+
+static int
+queue_load(struct queue *q)
+{
+	char buf[STATE_LEN + 1];
+	struct state *s = &q->state;
+	ssize_t n = pread(q->statefd, buf, sizeof buf, 0);
+
+	if (n == -1)
+		return -1;
+	if (n == STATE_LEN && q->raw_len == STATE_LEN && memcmp(buf, q->raw, STATE_LEN) == 0)
+		return 0;
+	if (state_read(buf, (size_t)n, s) == -1)
+		return rebuild(q, NULL);
+	if (memcmp(s->boot, q->spool->boot, STATE_BOOT_LEN) != 0) {
+		struct state old = *s;
+		return rebuild(q, &old);
+	}
+	memcpy(q->raw, buf, STATE_LEN);
+	q->raw_len = STATE_LEN;
+	return 0;
+}
+
+int
+queue_lock(struct spool *sp, const char *name, bool create, struct queue **qp)
+{
+	struct queue *q;
+	struct stat st;
+	int r;
+
+	while ((r = queue_find(sp, name, create, &q)) == 1) {
+		if (flock_wait(q->statefd) == -1)
+			return -1;
+		if (fstatat(sp->rootfd, q->state_path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    st.st_ino == q->ino && st.st_dev == q->dev) {
+			if (queue_load(q) == 0) {
+				*qp = q;
+				return 1;
+			}
+			queue_unlock(q);
+			return -1;
+		}
+		queue_unlock(q);
+		queue_detach(q);
+	}
+	return r;
+}
+
+/* Lock the queue that a handle stands for, wherever its directory is now. 0 or -1. */
+int
+queue_relock(struct queue *q)
+{
+	struct stat st;
+
+	for (;;) {
+		if (flock_wait(q->statefd) == -1)
+			return -1;
+		if (fstatat(q->dirfd, ".state", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    st.st_ino == q->ino && st.st_dev == q->dev)
+			break;
+		int old = q->statefd;
+		if (open_state(q) == -1) {
+			int e = errno;
+			close_fd(&q->statefd);
+			q->statefd = old;
+			queue_unlock(q);
+			errno = e;
+			return -1;
+		}
+		close(old);
+	}
+	if (queue_load(q) == 0)
+		return 0;
+	queue_unlock(q);
+	return -1;
+}
+
+bool
+queue_sweep_is_due(const struct state *s)
+{
+	uint64_t now = os_monotonic_ms();
+
+	return now < s->swept || now - s->swept >= SWEEP_MS;
+}
