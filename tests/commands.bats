@@ -397,11 +397,11 @@ teardown() {
 	}
 	wait_for connections 1
 	local fds=() i fd
-	for i in 1 2 3; do
+	for i in {1..20}; do
 		exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
 		fds+=("$fd")
 	done
-	wait_for connections 4
+	wait_for connections 21
 	for fd in "${fds[@]}"; do exec {fd}>&-; done
 	wait_for connections 1
 	printf 'stats\r\n' | "$MQD" -H "$SPOOL" | grep -q $'^STAT cmd_set 1\r'
@@ -529,6 +529,41 @@ print("END\r")' | cmp - "$BATS_TEST_TMPDIR/out"
 		END
 	done
 	[ ! -e "$SPOOL/a" ]
+}
+
+@test "a body never runs as commands, however its line is misshaped" {
+	talk <<-'END'
+		> set victim 0 0 1
+		> x
+		< STORED
+		> set  0 0 13
+		> delete victim
+		<~ CLIENT_ERROR .*
+		> set  0 0 13 noreply
+		> delete victim
+		> cas  0 0 13 99 noreply
+		> delete victim
+		> cas a b 0 0 13 99
+		> delete victim
+		<~ CLIENT_ERROR .*
+		> set q 0 0 13 norepli
+		> delete victim
+		<~ CLIENT_ERROR .*
+		> set q 0 0 13 noreply noreply
+		> delete victim
+		> set q x 0 13
+		> delete victim
+		<~ CLIENT_ERROR .*
+		> set a b c d e f g h i j 0 0 13
+		> delete victim
+		<~ CLIENT_ERROR .*
+		> ms victim 13
+		> delete victim
+		<~ CLIENT_ERROR .*
+		> stats queue
+		< STAT victim 1/0
+		< END
+	END
 }
 
 @test "wrong number of words" {

@@ -23,7 +23,7 @@ as_nobody() {
 
 @test "usage errors exit with 100 and one line, and say what was wrong" {
 	local args
-	for args in '-x' '-p' '-p 65536' '-p x' '-c 0' '-c x' '-B 0' '-B 1t' '-B 10g' '-a 999' '-a x' \
+	for args in '-x' '-c 9m' '-p 9m' '-o idle_timeout=9g' '-p' '-p 65536' '-p x' '-c 0' '-c x' '-B 0' '-B 1t' '-B 10g' '-a 999' '-a x' \
 		'-o nonsense' '-o sync' '-o sync=half' '-o idle_timeout=x' 'extra' '-p 0 -u root'; do
 		# shellcheck disable=SC2086
 		run "$MQD" -H "$SPOOL" $args </dev/null

@@ -284,3 +284,57 @@ name() {
 	printf 'get small\r\nget big errq\r\nget errq\r\n' | "$MQD" -H "$SPOOL" 2>/dev/null | tr -d '\r' >"$BATS_TEST_TMPDIR/out"
 	[ "$(cut -c 1-12 "$BATS_TEST_TMPDIR/out")" = $'VALUE small \ns\nEND\nVALUE big 0 \nbbbbbbbbbbbb\nEND\nSERVER_ERROR' ]
 }
+
+@test ".state removed while a push holds its lock: the message is known all the same" {
+	put q a b c
+	[ "$(drain q)" = $'a\nb\nc' ]
+	printf 'set q 0 0 1\r\nd\r\n' | strace -qq -o /dev/null -e inject=renameat2:delay_enter=400000 \
+		"$MQD" -N -H "$SPOOL" >"$BATS_TEST_TMPDIR/out" &
+	local pusher=$!
+	locked() { ! flock -n "$SPOOL/q/.state" true; }
+	wait_for locked
+	rm "$SPOOL/q/.state"
+	[ -z "$(drain q)" ] # made anew, from an empty listing
+	wait "$pusher"
+	[ "$(cat "$BATS_TEST_TMPDIR/out")" = $'STORED\r' ]
+	[ "$(drain q)" = d ]
+	"$MQCTL" -H "$SPOOL" check
+}
+
+@test "while .state cannot be written nothing is acknowledged, and nothing is lost" {
+	put q a
+	run strace -qq -o /dev/null -P "$SPOOL/q/.state" -e inject=pwrite64:error=EIO "$MQD" -N -H "$SPOOL" \
+		<<<$'set q 0 0 1\r\nb\r\nget q\r\nset q 0 0 1\r\nc\r'
+	[ "$(grep -v '^mqd\[' <<<"$output" | tr -d '\r')" = $'SERVER_ERROR I/O error\nVALUE q 0 1\na\nEND\nSERVER_ERROR I/O error' ] ||
+		[ "$(grep -v '^mqd\[' <<<"$output" | tr -d '\r')" = $'SERVER_ERROR Input/output error\nVALUE q 0 1\na\nEND\nSERVER_ERROR Input/output error' ]
+	put q d
+	[ "$(drain q)" = d ]
+	"$MQCTL" -H "$SPOOL" check
+}
+
+@test "files named 0 and with the highest number are no messages" {
+	put q a b
+	cp "$SPOOL/q/$(name 1)" "$SPOOL/q/$(name 0)"
+	cp "$SPOOL/q/$(name 1)" "$SPOOL/q/9999999999999999"
+	rm "$SPOOL/q/.state"
+	[ "$(drain q)" = $'a\nb' ]
+	put q c
+	[ "$(drain q)" = c ]
+	run "$MQCTL" -H "$SPOOL" check
+	[ "$(grep -c '^foreign q/' <<<"$output")" = 2 ]
+}
+
+@test "the counters' lock held by somebody else: SIGTERM still ends the worker" {
+	put q a
+	exec 5<"$SPOOL/q/.state"
+	flock 5
+	"$MQD" -H "$SPOOL" <<<$'get q\r' >/dev/null 5<&- &
+	local worker=$!
+	blocked() { grep -q flock "/proc/$worker/wchan" "/proc/$worker/stack" 2>/dev/null; }
+	wait_for blocked || wait_for grep -q S "/proc/$worker/stat"
+	kill "$worker"
+	wait_for gone "$worker"
+	wait "$worker"
+	exec 5<&-
+	[ "$(drain q)" = a ]
+}
