@@ -77,7 +77,7 @@ run: all
 
 # What the tests need, all of them, and the summary line. TESTS=file... runs only these.
 test: all
-	tests/run $(TESTS)
+	MQD=$(CURDIR)/$B/mqd MQCTL=$(CURDIR)/$B/mqctl tests/run $(TESTS)
 
 # Sources only: format, warnings as errors, and two static analysers.
 SOURCES := $(wildcard *.c *.h bench/*.c bench/*.h)
