@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 
 #include "os.h"
 
+#define LOCK_TRIES 5 /* before sleeping: none gave a sixth less at 10 and at 50 connections */
 #define SWEEP_MS 500 /* between two looks for orphans in a queue that is in use */
 
 struct spool *
@@ -211,11 +213,23 @@ queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
  * The lock and the state
  */
 
+/*
+ * Wait for the lock. The kernel wakes all who sleep in flock at each unlock, and all but one go to
+ * sleep again; a holder is done sooner than that costs. So try a few times first, and let others
+ * run in between.
+ */
 static int
 flock_wait(int fd)
 {
 	int r;
 
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return 0;
+		if (errno != EWOULDBLOCK)
+			break;
+		sched_yield();
+	}
 	while ((r = flock(fd, LOCK_EX)) == -1 && errno == EINTR)
 		;
 	return r;
