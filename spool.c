@@ -150,8 +150,8 @@ push_abort(struct push *p)
 	push_end(p);
 }
 
-/* The queue was deleted while the body came in, and the file in its .tmp with it. The
- * body is still open: copy it into the queue that bears the name now. */
+/* The file in .tmp is gone: the queue was deleted while the body came in, or somebody emptied
+ * .tmp. The body is still open: copy it into the queue that bears the name now. */
 static int
 move_to_queue(struct push *p, struct queue *q)
 {
@@ -265,8 +265,7 @@ queue_remove(struct queue *q, uint64_t number, uint64_t bytes)
 	return 0;
 }
 
-/* It could not be made durable, so it was not accepted. A consumer may have it already.
- */
+/* It could not be made durable, so it was not accepted. A consumer may have it already. */
 static void
 withdraw(struct push *p, struct queue *q, uint64_t number)
 {
