@@ -19,6 +19,7 @@
 #include "spool.h"
 #include "spool_queue.h"
 
+#define TRASH_STEP 100     /* files unlinked between two questions whether to go on */
 #define RECOUNT_MAX 100000 /* messages that are counted anew while others wait for the lock */
 
 int
@@ -36,7 +37,7 @@ spool_delete(struct spool *sp, const char *queue)
 		return -1;
 	}
 	do {
-		snprintf(name, sizeof name, "%ld.%lu", (long)getpid(), sp->tmp_count++);
+		snprintf(name, sizeof name, "%ld.%lu", (long)sp->pid, sp->tmp_count++);
 		renamed = renameat(sp->rootfd, queue, trash, name);
 	} while (renamed == -1 && (errno == ENOTEMPTY || errno == EEXIST));
 	int e = errno;
@@ -49,10 +50,17 @@ spool_delete(struct spool *sp, const char *queue)
 	return renamed == 0 ? 1 : -1;
 }
 
-static void remove_tree(int parent, const char *name, int depth, size_t *budget);
+/* A walk through .trash that may be broken off. */
+struct removal {
+	bool (*interrupted)(void); /* NULL: never */
+	unsigned long steps;
+	bool stopped;
+};
+
+static void remove_tree(int parent, const char *name, int depth, struct removal *rm);
 
 static void
-remove_contents(int parent, const char *name, int depth, size_t *budget)
+remove_contents(int parent, const char *name, int depth, struct removal *rm)
 {
 	struct dirent *e;
 	int fd = openat(parent, name, dir_flags);
@@ -62,33 +70,34 @@ remove_contents(int parent, const char *name, int depth, size_t *budget)
 		close_fd(&fd);
 		return;
 	}
-	while (*budget > 0 && (e = readdir(dir)) != NULL)
+	while (!rm->stopped && (e = readdir(dir)) != NULL)
 		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			remove_tree(fd, e->d_name, depth, budget);
+			remove_tree(fd, e->d_name, depth, rm);
 	closedir(dir);
 }
 
 /* Unlink a file, or a tree at most `depth` levels deep, without following anything out of it. */
 static void
-remove_tree(int parent, const char *name, int depth, size_t *budget)
+remove_tree(int parent, const char *name, int depth, struct removal *rm)
 {
-	--*budget;
-	if (unlinkat(parent, name, 0) == 0 || depth == 0)
+	if (rm->interrupted != NULL && rm->steps++ % TRASH_STEP == 0 && rm->interrupted())
+		rm->stopped = true;
+	if (rm->stopped || unlinkat(parent, name, 0) == 0 || depth == 0)
 		return;
-	remove_contents(parent, name, depth - 1, budget);
-	if (*budget > 0)
+	remove_contents(parent, name, depth - 1, rm);
+	if (!rm->stopped)
 		unlinkat(parent, name, AT_REMOVEDIR);
 }
 
 /* .trash itself stays: somebody may be about to move a queue into it. */
 bool
-spool_empty_trash(struct spool *sp, size_t max)
+spool_empty_trash(struct spool *sp, bool (*interrupted)(void))
 {
-	size_t budget = max;
+	struct removal rm = {.interrupted = interrupted};
 
 	if (spool_dirfd(sp) != -1)
-		remove_contents(sp->rootfd, ".trash", 16, &budget);
-	return budget == 0;
+		remove_contents(sp->rootfd, ".trash", 16, &rm);
+	return !rm.stopped;
 }
 
 static int
@@ -624,7 +633,7 @@ spool_check(struct spool *sp, bool repair, spool_report *report)
 	each_entry(&ck, sp->rootfd, ".", check_root_entry);
 	each_entry(&ck, sp->rootfd, ".trash", check_trash);
 	if (repair)
-		spool_empty_trash(sp, SIZE_MAX);
+		spool_empty_trash(sp, NULL);
 	for (size_t i = 0; queues[i] != NULL; i++) {
 		ck.queue_name = queues[i];
 		check_queue(&ck);

@@ -325,7 +325,7 @@ cmd_drop(struct spool *sp, int argc, char *argv[])
 		die_system(queue);
 	if (r == 0)
 		die(EXIT_NOTHING, "%s: no such queue", queue);
-	spool_empty_trash(sp, SIZE_MAX);
+	spool_empty_trash(sp, NULL);
 	return 0;
 }
 

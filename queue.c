@@ -34,6 +34,7 @@ spool_new(const char *dir, enum spool_sync sync)
 	sp->dir = dir;
 	sp->sync = sync;
 	sp->rootfd = -1;
+	sp->pid = getpid();
 	os_boot_id(sp->boot);
 	return sp;
 }
@@ -311,8 +312,8 @@ list_highest(void *arg, int dirfd, uint64_t number, const char *name)
 	return 0;
 }
 
-/* Write the state if it changed. On failure the file keeps the old one, which the next
- * process mends as it mends what a killed one left; see the head. */
+/* Write the state if it changed. On failure the file keeps the old one: a push is refused then,
+ * and what else has changed looks to the next process as if this one had been killed. */
 int
 queue_store(struct queue *q)
 {
@@ -365,7 +366,7 @@ queue_make_known(struct queue *q, uint64_t number, uint64_t bytes)
 }
 
 /* Put message `number`, which this process owns, back from .claim to its place. The state
- * is written first: see the head. */
+ * is written first: see the head of spool.c. */
 int
 queue_put_back(struct queue *q, uint64_t number, uint64_t bytes)
 {

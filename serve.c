@@ -45,7 +45,6 @@
 #define GRACE_SECONDS 5        /* for the command at hand after a request to terminate */
 #define LINGER_MS 1000         /* for the client to read our last words */
 #define LINGER_BYTES (1 << 20) /* read and dropped meanwhile */
-#define TRASH_STEP 100         /* files unlinked between two looks at the client */
 
 static struct connection {
 	struct spool *spool;
@@ -226,14 +225,20 @@ reply_error(const struct command *c, const char *queue, int error)
  * Input
  */
 
-/* Unlink the files of a deleted queue, as long as the client has nothing else to do for us. */
-static void
-empty_trash(void)
+/* Is there something more urgent to do than to unlink the files of a deleted queue? */
+static bool
+is_needed(void)
 {
 	struct pollfd p = {.fd = conn.in, .events = POLLIN};
 
-	while (conn.has_trash && !terminating && poll(&p, 1, 0) == 0)
-		conn.has_trash = spool_empty_trash(conn.spool, TRASH_STEP);
+	return terminating || (!conn.peer_left && poll(&p, 1, 0) != 0);
+}
+
+static void
+empty_trash(void)
+{
+	if (conn.has_trash && spool_empty_trash(conn.spool, is_needed))
+		conn.has_trash = false;
 }
 
 /* Read more, waiting for it. Before that everything is answered: the client may be
@@ -835,8 +840,8 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 	flush();
 	if (!conn.peer_left)
 		linger();
-	while (conn.has_trash && !terminating)
-		conn.has_trash = spool_empty_trash(conn.spool, TRASH_STEP);
+	conn.peer_left = true; /* or we did */
+	empty_trash();
 	log_info("the connection ends");
 	stats_leave();
 }

@@ -55,7 +55,7 @@ open_tmp(struct spool *sp, struct push *p, struct queue *q)
 	for (bool again = false;;) {
 		if (queue_tmp_dir(q) == -1)
 			return -1;
-		snprintf(p->tmp_name, sizeof p->tmp_name, "%ld.%lu", (long)getpid(),
+		snprintf(p->tmp_name, sizeof p->tmp_name, "%ld.%lu", (long)sp->pid,
 		         sp->tmp_count++);
 		p->fd = openat(q->tmpfd, p->tmp_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (p->fd == -1 && errno == EEXIST)

@@ -91,11 +91,12 @@ int claims_finish(struct claim *claims, size_t n);
  * it comes back as an orphan does. */
 int claim_release(struct claim *c);
 
-/* Drop a queue with all in it. Returns 1, 0 if there is none, or -1. The files wait in .trash
- * for spool_empty_trash, which unlinks at most `max` of them, without a lock, and returns
- * whether there may be more. */
+/* Drop a queue with all in it. Returns 1, 0 if there is none, or -1. Its files wait in .trash. */
 int spool_delete(struct spool *sp, const char *queue);
-bool spool_empty_trash(struct spool *sp, size_t max);
+
+/* Unlink what lies in .trash, without a lock, until all is gone or `interrupted` (asked now and
+ * then; NULL: never) returns true. Returns whether it came to the end. */
+bool spool_empty_trash(struct spool *sp, bool (*interrupted)(void));
 
 /* The encoded names of all queues, sorted; a NULL ends them. NULL with errno on error. */
 char **spool_list(struct spool *sp);

@@ -34,6 +34,7 @@ struct spool {
 	const char *dir;
 	enum spool_sync sync;
 	int rootfd;
+	pid_t pid; /* of the process that uses it: a spool is not to be taken across a fork */
 	char boot[OS_BOOT_ID_LEN];
 	unsigned long uses, tmp_count;
 	struct queue queues[SPOOL_QUEUES];
