@@ -170,10 +170,13 @@ spool_list_free(char **names)
 }
 
 static int
-count_number(void *arg, int dirfd, uint64_t number, const char *name)
+count_claim(void *arg, int dirfd, uint64_t number, const char *name)
 {
-	(void)dirfd, (void)number, (void)name;
-	++*(uint64_t *)arg;
+	int fd = openat(dirfd, name, read_flags);
+
+	if (fd != -1 && !claim_is_spent(fd, number))
+		++*(uint64_t *)arg;
+	close_fd(&fd);
 	return 0;
 }
 
@@ -218,7 +221,7 @@ spool_stat(struct spool *sp, const char *queue, struct queue_stat *qs)
 		qs->oldest = st.st_mtime;
 	queue_unlock(q);
 	if (queue_claim_dir(q) != -1)
-		dir_each_number(q->claimfd, count_number, &qs->in_flight);
+		dir_each_number(q->claimfd, count_claim, &qs->in_flight);
 	return 1;
 }
 
@@ -495,6 +498,7 @@ check_owned(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
 	bool claim = strcmp(subdir, ".claim") == 0;
 	int file = openat(fd, e->d_name, read_flags);
+	uint64_t number;
 	struct stat st;
 
 	if (file == -1 && errno == ENOENT)
@@ -502,6 +506,9 @@ check_owned(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 	if (file == -1)
 		found(ck, "foreign", strerror(errno), "%s/%s/%s", ck->queue_name, subdir,
 		      e->d_name);
+	else if (claim && message_name_parse(e->d_name, &number) == 0 &&
+	         claim_is_spent(file, number))
+		; /* kept for a push */
 	else if (file_own(file) == 1 && fstat(file, &st) == 0 && st.st_nlink > 0 &&
 	         (claim || time(NULL) - st.st_mtime > 1))
 		found(ck, claim ? "orphan" : "leftover", "its owner has died", "%s/%s/%s",

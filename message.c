@@ -89,6 +89,12 @@ message_read_header(const char *line, struct message *m, uint32_t *crc)
 	return 0;
 }
 
+bool
+message_is_spent(const char *line)
+{
+	return memcmp(line, MESSAGE_SPENT, strlen(MESSAGE_SPENT)) == 0;
+}
+
 void
 message_name(char *name, uint64_t number)
 {

@@ -2,6 +2,7 @@
 #ifndef MQ_MESSAGE_H
 #define MQ_MESSAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,6 +35,10 @@ int message_read_header(const char *line, struct message *m, uint32_t *crc);
 /* The checksum that belongs into a header `line` before a body with checksum `body_crc`.
  */
 uint32_t message_crc(const char *line, uint32_t body_crc);
+
+/* A delivered message's file that is kept to be written over begins with this instead. */
+#define MESSAGE_SPENT "mq0"
+bool message_is_spent(const char *line);
 
 /* The file name of a number: MESSAGE_NAME_LEN digits and a NUL. */
 void message_name(char *name, uint64_t number);

@@ -244,8 +244,7 @@ cmd_put(struct spool *sp, int argc, char *argv[])
 	ssize_t n;
 
 	(void)argc;
-	if (push_begin(&push, sp, queue) == -1)
-		die_system(queue);
+	push_begin(&push, sp, queue);
 	while ((n = read(STDIN_FILENO, buf, sizeof buf)) > 0 || (n == -1 && errno == EINTR))
 		if (n > 0 && push_write(&push, buf, (size_t)n) == -1)
 			break;

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -87,6 +88,50 @@ os_boot_id(char *id)
 	close(fd);
 #endif
 }
+
+#if defined(F_SETLEASE) && !defined(MQ_PORTABLE)
+bool
+os_lease_possible(void)
+{
+	return true;
+}
+
+bool
+os_lease(int fd)
+{
+	static bool ignored;
+
+	if (!ignored)
+		signal(SIGIO, SIG_IGN);
+	ignored = true;
+	return fcntl(fd, F_SETLEASE, F_WRLCK) == 0;
+}
+
+void
+os_unlease(int fd)
+{
+	fcntl(fd, F_SETLEASE, F_UNLCK);
+}
+#else
+bool
+os_lease_possible(void)
+{
+	return false;
+}
+
+bool
+os_lease(int fd)
+{
+	(void)fd;
+	return false;
+}
+
+void
+os_unlease(int fd)
+{
+	(void)fd;
+}
+#endif
 
 uint64_t
 os_monotonic_ms(void)

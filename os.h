@@ -2,6 +2,7 @@
 #ifndef MQ_OS_H
 #define MQ_OS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define OS_BOOT_ID_LEN 36
@@ -17,6 +18,16 @@ int os_rename_noreplace(int fromdir, const char *from, int todir, const char *to
 /* The identity of this boot of the kernel, OS_BOOT_ID_LEN characters without a NUL; all
  * '-' where the system has none, and then a reboot goes unnoticed. */
 void os_boot_id(char *id);
+
+/*
+ * Keep everybody else from having the file `fd` open, which must be open for writing: a lease.
+ * Returns false if somebody has, or if the system cannot tell. While it lasts who opens the file
+ * waits in open; the signal that tells of it, SIGIO, is ignored from the first call on.
+ * os_lease_possible: whether os_lease can ever return true.
+ */
+bool os_lease_possible(void);
+bool os_lease(int fd);
+void os_unlease(int fd);
 
 /* CLOCK_MONOTONIC in milliseconds. */
 uint64_t os_monotonic_ms(void);

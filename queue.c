@@ -66,6 +66,7 @@ close_queue(struct queue *q)
 	close_fd(&q->statefd);
 	close_fd(&q->claimfd);
 	close_fd(&q->tmpfd);
+	close_fd(&q->sparefd);
 	q->name[0] = '\0';
 	q->open = false;
 }
@@ -192,8 +193,13 @@ queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
 		errno = ENFILE;
 		return -1;
 	}
-	*q = (struct queue){
-	    .spool = sp, .open = true, .dirfd = fd, .statefd = -1, .claimfd = -1, .tmpfd = -1};
+	*q = (struct queue){.spool = sp,
+	                    .open = true,
+	                    .dirfd = fd,
+	                    .statefd = -1,
+	                    .claimfd = -1,
+	                    .tmpfd = -1,
+	                    .sparefd = -1};
 	snprintf(q->state_path, sizeof q->state_path, "%s/.state", name);
 	if (open_state(q) == -1) {
 		int e = errno;
@@ -410,6 +416,19 @@ queue_set_aside(struct queue *q, int dirfd, const char *name)
 	return r;
 }
 
+bool
+claim_is_spent(int fd, uint64_t number)
+{
+	char line[MESSAGE_HEADER_LEN];
+	struct message m;
+	uint32_t crc;
+
+	if (pread(fd, line, sizeof line, 0) != sizeof line)
+		return false;
+	return message_is_spent(line) ||
+	       (message_read_header(line, &m, &crc) == 0 && m.number != number);
+}
+
 static int
 sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
 {
@@ -421,7 +440,15 @@ sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
 		return 0;
 	/* With the flock held, a link that is still there stays: only its owner unlinks
 	 * it. */
-	if (file_own(fd) == 1 && fstat(fd, &st) == 0 && st.st_nlink > 0) {
+	if (file_own(fd) != 1 || fstat(fd, &st) == -1 || st.st_nlink == 0) {
+		close(fd);
+		return 0;
+	}
+	if (claim_is_spent(fd, number)) {
+		/* Those from `spare` on are kept for pushes. */
+		if (!sw->mend_ranges || number < sw->queue->state.spare)
+			unlinkat(dirfd, name, 0);
+	} else {
 		int r = sw->mend_ranges ? queue_put_back(sw->queue, number, body_bytes(&st))
 		                        : os_rename_noreplace(dirfd, name, sw->queue->dirfd, name);
 		if (r == 0)
@@ -492,6 +519,7 @@ rebuild(struct queue *q, const struct state *old)
 		highest = state_next(old) - 1;
 	s->ranges[0].from = l.lowest != 0 ? l.lowest : highest + 1;
 	s->ranges[0].to = highest + 1;
+	s->spare = s->ranges[0].from; /* the sweep has left none */
 	s->waiting = l.waiting;
 	s->bytes = l.bytes;
 	s->put = old != NULL ? old->put : highest;

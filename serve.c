@@ -421,6 +421,18 @@ gather(uint64_t bytes)
 	return true;
 }
 
+/* The same for a small body, which lies in the buffer, with a byte behind it: it is left there
+ * until the push is committed. */
+static enum block_end
+take_body(struct push *push, uint64_t bytes)
+{
+	if (conn.in_buf[conn.start + bytes] == '\r' && !gather(bytes + 2))
+		return BLOCK_CUT;
+	push_body(push, conn.in_buf + conn.start, (size_t)bytes);
+	conn.start += bytes;
+	return end_block();
+}
+
 static void
 do_set(const struct command *c)
 {
@@ -436,14 +448,13 @@ do_set(const struct command *c)
 			reply(c, refusal);
 		return;
 	}
-	/* A small body is waited for before a file is made: it costs a slow client
-	 * nothing but its own time. From here on c->key is overwritten. */
+	/* From here on c->key is overwritten. */
 	if (!gather(c->bytes + 1))
 		return;
 	stats_add(STATS_CMD_SET, 1);
-	if (push_begin(&push, conn.spool, queue) == -1)
-		error = errno;
-	switch (receive_body(&push, c->bytes, &error)) {
+	push_begin(&push, conn.spool, queue);
+	switch (c->bytes <= SPOOL_SMALL ? take_body(&push, c->bytes)
+	                                : receive_body(&push, c->bytes, &error)) {
 	case BLOCK_CUT:
 		return;
 	case BLOCK_BAD:

@@ -34,6 +34,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "crc32c.h"
@@ -41,23 +42,25 @@
 #include "spool_queue.h"
 
 #define HOLES_MAX 256 /* look-ups of missing numbers before the directory is listed */
+#define SPARES 64     /* files of delivered messages that a queue keeps for its next pushes */
+#define SPARE_TRIES 4 /* looks for one of them, by one push */
 
 /*
  * Push
  */
 
-/* Make the file that receives the body, and own it. */
+/* Make a file in .tmp. Without the lock a sweeper may come by, so it has to be owned. */
 static int
-open_tmp(struct spool *sp, struct push *p, struct queue *q)
+make_tmp(struct push *p, struct queue *q, bool locked)
 {
 	struct stat st;
 
 	for (bool again = false;;) {
 		if (queue_tmp_dir(q) == -1)
 			return -1;
-		snprintf(p->tmp_name, sizeof p->tmp_name, "%ld.%lu", (long)sp->pid,
-		         sp->tmp_count++);
-		p->fd = openat(q->tmpfd, p->tmp_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		snprintf(p->name, sizeof p->name, "%ld.%lu", (long)p->spool->pid,
+		         p->spool->tmp_count++);
+		p->fd = openat(q->tmpfd, p->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (p->fd == -1 && errno == EEXIST)
 			continue; /* a process of another pid namespace */
 		if (p->fd == -1 && errno == ENOENT && !again) {
@@ -67,6 +70,8 @@ open_tmp(struct spool *sp, struct push *p, struct queue *q)
 		}
 		if (p->fd == -1)
 			return -1;
+		if (locked)
+			break;
 		/* A sweeper may have found it before it was owned. */
 		int owned = file_own(p->fd);
 		if (owned == 1 && fstat(p->fd, &st) == 0 && st.st_nlink > 0)
@@ -74,27 +79,96 @@ open_tmp(struct spool *sp, struct push *p, struct queue *q)
 		int e = errno;
 		close_fd(&p->fd);
 		if (owned == -1) { /* a file system without locks */
-			unlinkat(q->tmpfd, p->tmp_name, 0);
+			unlinkat(q->tmpfd, p->name, 0);
 			errno = e;
 			return -1;
 		}
 	}
+	p->dirfd = q->tmpfd;
 	q->refs++;
 	p->queue = q;
 	return 0;
 }
 
-int
+/*
+ * The file of a delivered message can be written over, which saves the file system half of its
+ * work. But not while somebody reads it, who opened it while it waited; nor if it has a second
+ * name, by which an operator keeps it. It is left to the sweeper then.
+ */
+static bool
+use_spare(struct push *p, struct queue *q, int fd, uint64_t number)
+{
+	off_t size = (off_t)(MESSAGE_HEADER_LEN + p->length);
+	struct stat st;
+
+	if (fstat(fd, &st) == -1 || st.st_nlink != 1 || !os_lease(fd) ||
+	    (st.st_size > size && ftruncate(fd, size) == -1)) {
+		close(fd);
+		return false;
+	}
+	message_name(p->name, number);
+	p->fd = fd;
+	p->dirfd = q->claimfd;
+	q->refs++;
+	p->queue = q;
+	return true;
+}
+
+/* With the lock held: find a spent file, our own or one that another process has left. A message
+ * that is still on its way to a slow client is waited for, within reason. */
+static bool
+take_spare(struct push *p, struct queue *q)
+{
+	struct state *s = &q->state;
+	char line[MESSAGE_HEADER_LEN], name[MESSAGE_NAME_LEN + 1];
+	uint64_t head = state_main(s)->from;
+
+	if (q->sparefd != -1) {
+		int fd = q->sparefd;
+		q->sparefd = -1;
+		if (use_spare(p, q, fd, q->spare))
+			return true;
+	}
+	for (int tries = 0; tries < SPARE_TRIES && s->spare < head; tries++) {
+		if (queue_claim_dir(q) == -1)
+			return false;
+		message_name(name, s->spare);
+		int fd = openat(q->claimfd, name, write_flags);
+		if (fd == -1) {
+			/* Removed when it was spent, as were those that followed. */
+			s->spare = head - s->spare > SPARES ? head - SPARES : s->spare + 1;
+			continue;
+		}
+		if (pread(fd, line, sizeof line, 0) == sizeof line && message_is_spent(line)) {
+			if (use_spare(p, q, fd, s->spare++))
+				return true;
+			continue;
+		}
+		close(fd);
+		if (head - s->spare <= SPARES / 2)
+			return false;
+		s->spare++;
+	}
+	return false;
+}
+
+void
 push_begin(struct push *p, struct spool *sp, const char *queue)
+{
+	*p = (struct push){.spool = sp, .fd = -1};
+	strcpy(p->queue_name, queue);
+}
+
+/* Open the file that a body is streamed to. */
+static int
+open_tmp(struct push *p)
 {
 	struct queue *q;
 
-	*p = (struct push){.spool = sp, .fd = -1};
-	strcpy(p->queue_name, queue);
 	for (int tries = 0; tries < 8; tries++) {
-		if (queue_find(sp, queue, true, &q) == -1)
+		if (queue_find(p->spool, p->queue_name, true, &q) == -1)
 			return -1;
-		if (open_tmp(sp, p, q) == 0)
+		if (make_tmp(p, q, false) == 0)
 			return 0;
 		if (errno != ENOENT)
 			return -1;
@@ -119,6 +193,14 @@ write_all(int fd, const char *data, size_t len, uint64_t offset)
 	return 0;
 }
 
+void
+push_body(struct push *p, const void *data, size_t len)
+{
+	p->body = data;
+	p->length = len;
+	p->crc = crc32c(0, data, len);
+}
+
 int
 push_write(struct push *p, const void *data, size_t len)
 {
@@ -126,6 +208,8 @@ push_write(struct push *p, const void *data, size_t len)
 		errno = EFBIG;
 		return -1;
 	}
+	if (p->fd == -1 && open_tmp(p) == -1)
+		return -1;
 	if (write_all(p->fd, data, len, MESSAGE_HEADER_LEN + p->length) == -1)
 		return -1;
 	p->crc = crc32c(p->crc, data, len);
@@ -133,20 +217,26 @@ push_write(struct push *p, const void *data, size_t len)
 	return 0;
 }
 
+/* Forget the file, which is a message now, or nothing. */
 static void
 push_end(struct push *p)
 {
 	int e = errno;
 
+	if (p->fd != -1)
+		queue_unref(p->queue);
 	close_fd(&p->fd);
-	queue_unref(p->queue);
 	errno = e;
 }
 
 void
 push_abort(struct push *p)
 {
-	unlinkat(p->queue->tmpfd, p->tmp_name, 0);
+	int e = errno;
+
+	if (p->fd != -1)
+		unlinkat(p->dirfd, p->name, 0);
+	errno = e;
 	push_end(p);
 }
 
@@ -159,7 +249,7 @@ move_to_queue(struct push *p, struct queue *q)
 	char buf[8192];
 	ssize_t n = 0;
 
-	if (open_tmp(old.spool, p, q) == -1) {
+	if (make_tmp(p, q, true) == -1) {
 		*p = old;
 		return -1;
 	}
@@ -175,6 +265,25 @@ move_to_queue(struct push *p, struct queue *q)
 	}
 	push_abort(&old);
 	return 0;
+}
+
+/* Write the header, and with it the body if it is not in the file yet. */
+static int
+write_message(struct push *p, const char *line)
+{
+	struct iovec iov[2] = {
+	    {.iov_base = (void *)(uintptr_t)line, .iov_len = MESSAGE_HEADER_LEN},
+	    {.iov_base = (void *)(uintptr_t)p->body, .iov_len = (size_t)p->length}};
+	ssize_t n = 0;
+
+	if (p->body == NULL)
+		return write_all(p->fd, line, MESSAGE_HEADER_LEN, 0);
+	n = pwritev(p->fd, iov, 2, 0);
+	if (n == (ssize_t)(MESSAGE_HEADER_LEN + p->length))
+		return 0;
+	if (n >= 0)
+		errno = ENOSPC;
+	return -1;
 }
 
 /* A message stands at the number that is next: whoever put it there died before it could
@@ -207,6 +316,9 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 	struct message m = {.length = p->length, .flags = flags};
 	bool moved = false;
 
+	if (p->fd == -1 && !(p->length <= SPOOL_SMALL && take_spare(p, q)) &&
+	    make_tmp(p, q, true) == -1)
+		return -1;
 	for (;;) {
 		m.number = state_next(&q->state);
 		if (m.number >= MESSAGE_NUMBER_MAX) {
@@ -217,13 +329,15 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 			return -1;
 		message_name(name, m.number);
 		message_write_header(line, &m, p->crc);
-		if (write_all(p->fd, line, sizeof line, 0) == -1)
+		if (write_message(p, line) == -1)
 			return -1;
+		if (p->dirfd == q->claimfd)
+			os_unlease(p->fd);
 		/* From here it belongs to nobody, as a waiting message does. No sweeper
 		 * can see it in between: they need the lock. */
-		if (flock(p->fd, LOCK_UN) == -1)
+		else if (p->body == NULL && flock(p->fd, LOCK_UN) == -1)
 			return -1;
-		if (os_rename_noreplace(q->tmpfd, p->tmp_name, q->dirfd, name) == 0)
+		if (os_rename_noreplace(p->dirfd, p->name, q->dirfd, name) == 0)
 			break;
 		if (errno == EEXIST) {
 			adopt_name(q, name);
@@ -306,20 +420,16 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
 	int r;
 
 	if (queue_lock(p->spool, p->queue_name, true, &q) != 1) {
-		int e = errno;
 		push_abort(p);
-		errno = e;
 		return -1;
 	}
 	durable = q->state.durable;
 	r = publish(p, q, flags, &n);
-	queue_unlock(q);
-	if (r == -1) {
-		int e = errno;
+	if (r == -1)
 		push_abort(p);
-		errno = e;
+	queue_unlock(q);
+	if (r == -1)
 		return -1;
-	}
 	if (p->spool->sync != SPOOL_SYNC_NONE && sync_message(p, q, durable) == -1) {
 		withdraw(p, q, n);
 		r = -1;
@@ -382,7 +492,7 @@ static bool
 is_foreign(int error)
 {
 	return error == ELOOP || error == ENXIO || error == EACCES || error == EPERM ||
-	       error == ENODEV;
+	       error == EISDIR || error == ENODEV;
 }
 
 static int
@@ -443,7 +553,10 @@ take_number(struct queue *q, uint64_t n, struct claim *c, uint64_t *bytes)
 
 	message_name(name, n);
 	c->message.number = n;
-	c->fd = openat(q->dirfd, name, read_flags);
+	c->fd = openat(q->dirfd, name, write_flags);
+	c->reusable = c->fd != -1;
+	if (c->fd == -1 && (errno == EACCES || errno == EPERM)) /* an operator's */
+		c->fd = openat(q->dirfd, name, read_flags);
 	if (c->fd == -1 && errno == ENOENT)
 		return ATTEMPT_HOLE;
 	if (c->fd == -1)
@@ -453,6 +566,7 @@ take_number(struct queue *q, uint64_t n, struct claim *c, uint64_t *bytes)
 		return ATTEMPT_UNFIT;
 	}
 	*bytes = body_bytes(&st);
+	c->reusable = c->reusable && *bytes <= SPOOL_SMALL && os_lease_possible();
 	owned = file_own(c->fd);
 	if (owned == 1 && move_to_claim(q, name) == 0)
 		return ATTEMPT_GOT;
@@ -589,6 +703,27 @@ sync_queue(struct queue *q)
 	return fsync(q->dirfd) == -1 || fsync(q->claimfd) == -1 ? -1 : 0;
 }
 
+/* Keep the file of a delivered message for a push of ours, or leave it to others if there are not
+ * many such already by what was last seen of the state. */
+static bool
+keep_spare(struct claim *c)
+{
+	struct queue *q = c->queue;
+	uint64_t n = c->message.number, first = q->state.spare;
+	bool own = q->sparefd == -1;
+
+	if (!c->reusable || (!own && (n < first || n - first >= SPARES)) ||
+	    pwrite(c->fd, MESSAGE_SPENT, strlen(MESSAGE_SPENT), 0) !=
+	        (ssize_t)strlen(MESSAGE_SPENT))
+		return false;
+	if (own) {
+		q->sparefd = c->fd;
+		q->spare = n;
+		c->fd = -1;
+	}
+	return true;
+}
+
 int
 claims_finish(struct claim *claims, size_t n)
 {
@@ -598,7 +733,8 @@ claims_finish(struct claim *claims, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		message_name(name, claims[i].message.number);
 		/* ENOENT: the queue was deleted meanwhile. */
-		if (unlinkat(claims[i].queue->claimfd, name, 0) == -1 && errno != ENOENT) {
+		if (!keep_spare(&claims[i]) &&
+		    unlinkat(claims[i].queue->claimfd, name, 0) == -1 && errno != ENOENT) {
 			r = -1;
 			e = errno;
 		}

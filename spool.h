@@ -38,25 +38,29 @@ void spool_free(struct spool *sp);
 /* The spool's directory, for those who keep files of their own in it; -1 with errno. */
 int spool_dirfd(struct spool *sp);
 
+#define SPOOL_SMALL (4096 - MESSAGE_HEADER_LEN) /* bytes of a body whose file is one block */
+
 /* A message on its way in. To be treated as opaque. */
 struct push {
 	struct spool *spool;
 	struct queue *queue;
 	char queue_name[QUEUE_NAME_MAX + 1];
-	int fd;
-	char tmp_name[24];
+	const char *body; /* of a small message that is not in the file yet */
+	int fd, dirfd;    /* the file, and the directory that it lies in: .tmp, or .claim */
+	char name[24];    /* its name there */
 	uint64_t length;
 	uint32_t crc;
 };
 
 /*
- * Begin a message for a queue, which is made if it is missing; append to its body;
- * publish it. push_begin: 0, or -1 and there is nothing to end. push_write: 0 or -1.
- * push_commit: 0 once the message is in the queue and as durable as the spool's sync
- * says, or -1; it ends the push in both cases and sets *number (unless NULL). push_abort
- * ends it with nothing stored.
+ * Begin a message for a queue, which is made if it is missing; give it its body, in pieces with
+ * push_write, or whole with push_body, if it has at most SPOOL_SMALL bytes and stays where it is
+ * until the push ends; publish it. push_begin and push_write: 0 or -1. push_commit: 0 once the
+ * message is in the queue and as durable as the spool's sync says, or -1; it ends the push in
+ * both cases and sets *number (unless NULL). push_abort ends it with nothing stored.
  */
-int push_begin(struct push *p, struct spool *sp, const char *queue);
+void push_begin(struct push *p, struct spool *sp, const char *queue);
+void push_body(struct push *p, const void *data, size_t len);
 int push_write(struct push *p, const void *data, size_t len);
 int push_commit(struct push *p, uint32_t flags, uint64_t *number);
 void push_abort(struct push *p);
@@ -67,6 +71,7 @@ struct claim {
 	const char *body;    /* all of it, valid until the next call; NULL if it is too large */
 	struct queue *queue; /* the rest is private */
 	int fd;
+	bool reusable; /* the file is small and may be written to */
 };
 
 enum claim_result {

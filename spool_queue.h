@@ -21,6 +21,8 @@ struct queue {
 	char name[QUEUE_NAME_MAX + 1]; /* "" once the name leads elsewhere */
 	char state_path[QUEUE_NAME_MAX + 8];
 	int dirfd, statefd, claimfd, tmpfd; /* the last two are opened when needed */
+	int sparefd;                        /* our own spent file in .claim, or -1 */
+	uint64_t spare;                     /* its number */
 	dev_t dev;                          /* of .state */
 	ino_t ino;
 	unsigned refs; /* claims and pushes that use it */
@@ -44,6 +46,7 @@ struct spool {
 static const int dir_flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 /* Never follows a link, never waits for the other end of a fifo. */
 static const int read_flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+static const int write_flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 
 void close_fd(int *fd);
 
@@ -114,6 +117,10 @@ uint64_t queue_sweep(struct queue *q, bool mend_ranges);
 bool queue_sweep_is_due(const struct state *s);
 int queue_set_aside(struct queue *q, int dirfd, const char *name);
 int queue_remove(struct queue *q, uint64_t number, uint64_t bytes);
+
+/* Is the file `fd`, which is named `number` in .claim, no message on its way out? It is spent, or
+ * was being written over when the process that pushed died: it bears the new number then. */
+bool claim_is_spent(int fd, uint64_t number);
 
 /* Read a whole message file and check it. CLAIM_GOT fills c->message and c->body;
  * CLAIM_DAMAGED: it is not what was once acknowledged under that number; or CLAIM_ERROR.

@@ -19,7 +19,7 @@
 
 #define DIGITS MESSAGE_NAME_LEN
 
-static const char magic[] = "mqd state 1\nboot ";
+static const char magic[] = "mqd state 2\nboot ";
 static const char range_label[] = "\nrange ";
 static const char stale_label[] = "\nstale ";
 static const char durable_label[] = "\ndurable ";
@@ -31,7 +31,7 @@ static const struct {
 } fields[] = {
     {"\nput ", offsetof(struct state, put)},     {"\nwaiting ", offsetof(struct state, waiting)},
     {"\nbytes ", offsetof(struct state, bytes)}, {"\nbad ", offsetof(struct state, bad)},
-    {"\nswept ", offsetof(struct state, swept)},
+    {"\nswept ", offsetof(struct state, swept)}, {"\nspare ", offsetof(struct state, spare)},
 };
 #define NFIELDS (sizeof fields / sizeof fields[0])
 
@@ -42,6 +42,7 @@ state_init(struct state *s, const char *boot)
 	memcpy(s->boot, boot, STATE_BOOT_LEN);
 	s->nranges = 1;
 	s->ranges[0] = (struct range){1, 1};
+	s->spare = 1;
 }
 
 static char *

@@ -8,7 +8,7 @@
 
 #define STATE_BOOT_LEN 36 /* a boot id is a UUID */
 #define STATE_LEN 511     /* bytes of the file, always: within one sector */
-#define STATE_RANGES 8
+#define STATE_RANGES 7
 
 /* Numbers from <= n < to. */
 struct range {
@@ -22,6 +22,7 @@ struct state {
 	uint64_t bytes;            /* of body in them */
 	uint64_t bad;              /* files ever moved to .bad */
 	uint64_t swept;            /* CLOCK_MONOTONIC, ms: the last look for orphans */
+	uint64_t spare;            /* the lowest number whose file in .claim may be spent */
 	bool durable;              /* the queue's own entry in the spool survives a power loss */
 	bool stale;                /* waiting and bytes are to be counted anew */
 	/*
