@@ -416,17 +416,20 @@ queue_set_aside(struct queue *q, int dirfd, const char *name)
 	return r;
 }
 
-bool
-claim_is_spent(int fd, uint64_t number)
+enum claim_file
+claim_file(int fd, uint64_t number)
 {
 	char line[MESSAGE_HEADER_LEN];
 	struct message m;
 	uint32_t crc;
 
 	if (pread(fd, line, sizeof line, 0) != sizeof line)
-		return false;
-	return message_is_spent(line) ||
-	       (message_read_header(line, &m, &crc) == 0 && m.number != number);
+		return CLAIM_FILE_MESSAGE;
+	if (message_is_spent(line))
+		return CLAIM_FILE_SPENT;
+	return message_read_header(line, &m, &crc) == 0 && m.number != number
+	           ? CLAIM_FILE_OVERWRITTEN
+	           : CLAIM_FILE_MESSAGE;
 }
 
 static int
@@ -444,10 +447,11 @@ sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
 		close(fd);
 		return 0;
 	}
-	if (claim_is_spent(fd, number)) {
-		/* Those from `spare` on are kept for pushes. */
-		if (!sw->mend_ranges || number < sw->queue->state.spare)
-			unlinkat(dirfd, name, 0);
+	enum claim_file kind = claim_file(fd, number);
+	if (kind == CLAIM_FILE_SPENT && sw->mend_ranges && number >= sw->queue->state.spare) {
+		; /* stays for the next push */
+	} else if (kind != CLAIM_FILE_MESSAGE) {
+		unlinkat(dirfd, name, 0);
 	} else {
 		int r = sw->mend_ranges ? queue_put_back(sw->queue, number, body_bytes(&st))
 		                        : os_rename_noreplace(dirfd, name, sw->queue->dirfd, name);

@@ -118,9 +118,13 @@ bool queue_sweep_is_due(const struct state *s);
 int queue_set_aside(struct queue *q, int dirfd, const char *name);
 int queue_remove(struct queue *q, uint64_t number, uint64_t bytes);
 
-/* Is the file `fd`, which is named `number` in .claim, no message on its way out? It is spent, or
- * was being written over when the process that pushed died: it bears the new number then. */
-bool claim_is_spent(int fd, uint64_t number);
+/* What the file `fd` is that is named `number` in .claim. */
+enum claim_file {
+	CLAIM_FILE_MESSAGE,     /* on its way to a client, or an orphan */
+	CLAIM_FILE_SPENT,       /* delivered, and kept for a push */
+	CLAIM_FILE_OVERWRITTEN, /* by a push, which has not renamed it yet, or died before it could */
+};
+enum claim_file claim_file(int fd, uint64_t number);
 
 /* Read a whole message file and check it. CLAIM_GOT fills c->message and c->body;
  * CLAIM_DAMAGED: it is not what was once acknowledged under that number; or CLAIM_ERROR.

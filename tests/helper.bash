@@ -72,6 +72,11 @@ strace() {
 	ASAN_OPTIONS=detect_leaks=0 command strace "$@"
 }
 
+# in_flight QUEUE: the files in .claim that are no spent ones.
+in_flight() {
+	find "$SPOOL/$1/.claim" -type f -exec grep -L ^mq0 {} +
+}
+
 # count_messages QUEUE: how many messages wait, as `ls` shows them.
 count_messages() {
 	ls "$SPOOL/$1" | wc -l

@@ -216,15 +216,15 @@ name() {
 		# No sweep yet: the head must have passed them first.
 		sed -i "s/^swept .*/swept $("$PYTHON" -c 'import time; print("%016d" % (time.monotonic_ns() // 1000000))')/" "$SPOOL/q/.state"
 		case $i in
-		2 | 5 | 8) run strace -qq -o /dev/null -e inject=unlinkat:signal=KILL:when=1 "$MQD" -N -H "$SPOOL" <<<'get q' ;;
+		2 | 5 | 8) run strace -qq -o /dev/null -e inject=unlinkat:signal=KILL:when=1 -e inject=pwrite64:signal=KILL:when=2 "$MQD" -N -H "$SPOOL" <<<'get q' ;;
 		*) run "$MQCTL" -H "$SPOOL" get q ;;
 		esac
 		[[ $output == *"$i"* ]]
 	done
-	[ "$(ls "$SPOOL/q/.claim" | wc -l)" = 3 ]
+	[ "$(in_flight q | wc -l)" = 3 ]
 	swept() {
 		"$MQCTL" -H "$SPOOL" ls q >/dev/null
-		[ -z "$(ls "$SPOOL/q/.claim")" ]
+		[ -z "$(in_flight q)" ]
 	}
 	wait_for swept
 	[ "$(grep -c ^range "$SPOOL/q/.state")" -ge 1 ]
@@ -265,7 +265,7 @@ name() {
 	ask 'VALUE q 0 1' 'get q'
 	read -r -t 10 rest <&"$out"
 	read -r -t 10 rest <&"$out"
-	rmdir "$SPOOL/q/.claim" "$SPOOL/q/.tmp"
+	rm -r "$SPOOL/q/.claim" "$SPOOL/q/.tmp"
 	ask 'VALUE q 0 1' 'get q'
 	read -r -t 10 rest <&"$out"
 	[ "$rest" = $'b\r' ]
