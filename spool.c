@@ -3,14 +3,15 @@
  *
  *     <spool>/<queue>/0000000000000042   a waiting message
  *     <spool>/<queue>/.state             counters; its flock orders everything in the queue
- *     <spool>/<queue>/.claim/<number>    a message on its way to a client
+ *     <spool>/<queue>/.claim/<number>    a message on its way to a client, or a spent file
  *     <spool>/<queue>/.tmp/<pid>.<n>     a message being received
  *     <spool>/<queue>/.bad/<number>      a file that failed its check
  *     <spool>/.trash/<pid>.<n>           a deleted queue whose files are being unlinked
  *
  * push:     write .tmp/x; lock; write its header, rename it to the next number; unlock; sync.
+ *           A small one: lock; write it all into a spent file, rename that; unlock; sync.
  * claim:    lock; find the head, flock it, rename it into .claim; unlock; check its checksum.
- * finish:   unlink it.
+ * finish:   mark it as spent, so that a push may write over it; or unlink it.
  * release:  lock; rename it back to its number; unlock.
  *
  * A file in .tmp or .claim belongs to the process that holds a flock on it, which ends with the
@@ -19,6 +20,7 @@
  * it knows, or that adds a new one, and before a rename that brings one back, so that a kill
  * between the two leaves a state that the next process reads correctly:
  *
+ *     died in push, before the rename     a spent file bears another number than its name: removed
  *     died in push, after the rename      a message stands at `next`: it is counted then
  *     died in claim, after the rename     it still counts as waiting, and so does the orphan
  *     died in release, before the rename  the same
@@ -90,19 +92,13 @@ make_tmp(struct push *p, struct queue *q, bool locked)
 	return 0;
 }
 
-/*
- * The file of a delivered message can be written over, which saves the file system half of its
- * work. But not while somebody reads it, who opened it while it waited; nor if it has a second
- * name, by which an operator keeps it. It is left to the sweeper then.
- */
+/* With the lock held: write over spent file `number`, which held a body of `length`. Nobody else
+ * uses the descriptor, which is closed if that fails. */
 static bool
-use_spare(struct push *p, struct queue *q, int fd, uint64_t number)
+use_spare(struct push *p, struct queue *q, int fd, uint64_t number, uint64_t length)
 {
-	off_t size = (off_t)(MESSAGE_HEADER_LEN + p->length);
-	struct stat st;
-
-	if (fstat(fd, &st) == -1 || st.st_nlink != 1 || !os_lease(fd) ||
-	    (st.st_size > size && ftruncate(fd, size) == -1)) {
+	if (length > p->length &&
+	    ftruncate(fd, (off_t)(MESSAGE_HEADER_LEN + p->length)) == -1) {
 		close(fd);
 		return false;
 	}
@@ -120,14 +116,14 @@ static bool
 take_spare(struct push *p, struct queue *q)
 {
 	struct state *s = &q->state;
-	char line[MESSAGE_HEADER_LEN], name[MESSAGE_NAME_LEN + 1];
+	char name[MESSAGE_NAME_LEN + 1];
 	uint64_t head = state_main(s)->from;
+	struct stat st;
 
 	if (q->sparefd != -1) {
 		int fd = q->sparefd;
 		q->sparefd = -1;
-		if (use_spare(p, q, fd, q->spare))
-			return true;
+		return use_spare(p, q, fd, q->spare, q->spare_length);
 	}
 	for (int tries = 0; tries < SPARE_TRIES && s->spare < head; tries++) {
 		if (queue_claim_dir(q) == -1)
@@ -139,11 +135,9 @@ take_spare(struct push *p, struct queue *q)
 			s->spare = head - s->spare > SPARES ? head - SPARES : s->spare + 1;
 			continue;
 		}
-		if (pread(fd, line, sizeof line, 0) == sizeof line && message_is_spent(line)) {
-			if (use_spare(p, q, fd, s->spare++))
-				return true;
-			continue;
-		}
+		if (file_own(fd) == 1 && fstat(fd, &st) == 0 &&
+		    claim_file(fd, s->spare) == CLAIM_FILE_SPENT)
+			return use_spare(p, q, fd, s->spare++, body_bytes(&st));
 		close(fd);
 		if (head - s->spare <= SPARES / 2)
 			return false;
@@ -331,11 +325,9 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 		message_write_header(line, &m, p->crc);
 		if (write_message(p, line) == -1)
 			return -1;
-		if (p->dirfd == q->claimfd)
-			os_unlease(p->fd);
 		/* From here it belongs to nobody, as a waiting message does. No sweeper
 		 * can see it in between: they need the lock. */
-		else if (p->body == NULL && flock(p->fd, LOCK_UN) == -1)
+		if (flock(p->fd, LOCK_UN) == -1)
 			return -1;
 		if (os_rename_noreplace(p->dirfd, p->name, q->dirfd, name) == 0)
 			break;
@@ -703,25 +695,33 @@ sync_queue(struct queue *q)
 	return fsync(q->dirfd) == -1 || fsync(q->claimfd) == -1 ? -1 : 0;
 }
 
-/* Keep the file of a delivered message for a push of ours, or leave it to others if there are not
- * many such already by what was last seen of the state. */
+/*
+ * The file of a delivered message can be written over by a push, which saves the file system half
+ * of its work. But not while somebody reads it, who opened it when it waited; nor if it has a
+ * second name, by which an operator keeps it. We keep one for ourselves, and leave the others to
+ * whoever pushes, unless there are many such already by what was last seen of the state.
+ */
 static bool
 keep_spare(struct claim *c)
 {
 	struct queue *q = c->queue;
 	uint64_t n = c->message.number, first = q->state.spare;
-	bool own = q->sparefd == -1;
+	bool own = q->sparefd == -1, marked;
+	struct stat st;
 
 	if (!c->reusable || (!own && (n < first || n - first >= SPARES)) ||
-	    pwrite(c->fd, MESSAGE_SPENT, strlen(MESSAGE_SPENT), 0) !=
-	        (ssize_t)strlen(MESSAGE_SPENT))
+	    fstat(c->fd, &st) == -1 || st.st_nlink != 1 || !os_lease(c->fd))
 		return false;
-	if (own) {
+	marked = pwrite(c->fd, MESSAGE_SPENT, strlen(MESSAGE_SPENT), 0) ==
+	         (ssize_t)strlen(MESSAGE_SPENT);
+	os_unlease(c->fd);
+	if (marked && own) {
 		q->sparefd = c->fd;
 		q->spare = n;
+		q->spare_length = c->message.length;
 		c->fd = -1;
 	}
-	return true;
+	return marked;
 }
 
 int

@@ -21,8 +21,9 @@ struct queue {
 	char name[QUEUE_NAME_MAX + 1]; /* "" once the name leads elsewhere */
 	char state_path[QUEUE_NAME_MAX + 8];
 	int dirfd, statefd, claimfd, tmpfd; /* the last two are opened when needed */
-	int sparefd;                        /* our own spent file in .claim, or -1 */
+	int sparefd;                        /* our own spent file in .claim, locked, or -1 */
 	uint64_t spare;                     /* its number */
+	uint64_t spare_length;              /* of the body that it held */
 	dev_t dev;                          /* of .state */
 	ino_t ino;
 	unsigned refs; /* claims and pushes that use it */
