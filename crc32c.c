@@ -114,7 +114,7 @@ add_byte(uint64_t crc, unsigned char byte)
 #endif
 
 #ifdef HAS_INSTRUCTION
-#define STREAM 4096           /* bytes; to join is 200 cycles, to sum three of these 1,536 */
+#define STREAM ((size_t)4096) /* bytes; to join is 200 cycles, to sum three of these 1,536 */
 #define BEHIND_IT 0x35d73a62u /* x^(8 * STREAM) modulo the polynomial */
 
 static inline uint64_t
