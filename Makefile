@@ -57,6 +57,8 @@ $B/%.o: %.c Makefile | $B
 	$(CC) $(MQ_CPPFLAGS) $(MQ_CFLAGS) -MMD -MP -c -o $@ $<
 $B:
 	mkdir -p $@
+$B/test-crc32c: tests/crc32c.c crc32c.c crc32c.h Makefile | $B
+	$(CC) $(MQ_CPPFLAGS) $(MQ_CFLAGS) $(LINK) $(LDFLAGS) -o $@ $<
 # For bench/ and the tests, on Linux alone.
 build/load: $(wildcard bench/*.c bench/*.h) number.c number.h | $B
 	$(CC) -D_GNU_SOURCE -std=c11 $(WARN) -O2 -g -o $@ $(filter %.c,$^)
@@ -80,7 +82,7 @@ test: all
 	MQD=$(CURDIR)/$B/mqd MQCTL=$(CURDIR)/$B/mqctl tests/run $(TESTS)
 
 # Sources only: format, warnings as errors, and two static analysers.
-SOURCES := $(wildcard *.c *.h bench/*.c bench/*.h)
+SOURCES := $(wildcard *.c *.h bench/*.c bench/*.h tests/*.c)
 check:
 	tests/install-deps lint
 	clang-format --dry-run --Werror $(SOURCES)

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #if defined(__linux__) && !defined(MQ_PORTABLE)
+#include <sys/sendfile.h>
 #include <sys/syscall.h>
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1
@@ -140,6 +141,20 @@ os_monotonic_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+ssize_t
+os_sendfile(int out, int file, uint64_t offset, size_t len)
+{
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	off_t at = (off_t)offset;
+
+	return sendfile(out, file, &at, len);
+#else
+	(void)out, (void)file, (void)offset, (void)len;
+	errno = ENOSYS;
+	return -1;
+#endif
 }
 
 void

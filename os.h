@@ -3,7 +3,9 @@
 #define MQ_OS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define OS_BOOT_ID_LEN 36
 
@@ -31,6 +33,14 @@ void os_unlease(int fd);
 
 /* CLOCK_MONOTONIC in milliseconds. */
 uint64_t os_monotonic_ms(void);
+
+/*
+ * Have up to `len` bytes of file `file`, from `offset`, go to descriptor `out`, without a copy.
+ * As write(2), but 0 at the end of the file; ENOSYS or EINVAL where that cannot be done. What
+ * was sent may be read from the file as late as when the other end reads it: nothing of it may
+ * be overwritten afterwards. To unlink the file is no harm.
+ */
+ssize_t os_sendfile(int out, int file, uint64_t offset, size_t len);
 
 /* Acknowledge what was received on socket `fd` now, not in the hope of data to send
  * along. */

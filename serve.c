@@ -27,6 +27,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -38,7 +39,9 @@
 
 #define IN_SIZE (PROTO_GET_MAX + 1) /* one byte more than any line may have */
 #define OUT_SIZE 16384
-#define CLAIMS_MAX 16 /* delivered but not yet written; fewer than the spool's handles */
+_Static_assert(PUSH_PIECE <= IN_SIZE, "a piece is gathered before it is written");
+#define SEND_MAX (1 << 20) /* at one call: signals are seen between two */
+#define CLAIMS_MAX 16      /* delivered but not yet written; fewer than the spool's handles */
 /* How long a reply may wait for those of the commands behind it. libmemcached with buffered
  * writes allows 50 ms for each, and one slow flush of the disk may come on top. */
 #define DELAY_MS 10
@@ -127,23 +130,38 @@ reader_is_gone(int error)
 	conn.input_ends = error != EPIPE && error != ECONNRESET;
 }
 
-/* Write everything in out_buf. */
 static void
-write_out(void)
+was_written(uint64_t bytes)
 {
-	size_t done = 0;
-
-	while (done < conn.out_len && !conn.reader_gone) {
-		ssize_t n = write(conn.out, conn.out_buf + done, conn.out_len - done);
-		if (n > 0)
-			done += (size_t)n;
-		else if (!may_go_on(conn.out, POLLOUT))
-			reader_is_gone(errno);
-	}
-	stats_add(STATS_BYTES_WRITTEN, done);
+	stats_add(STATS_BYTES_WRITTEN, bytes);
 	conn.owes_ack = false;
-	conn.out_len = 0;
 	conn.written_ms = os_monotonic_ms();
+}
+
+/* Write everything in out_buf, and `len` bytes of a body behind it. */
+static void
+write_out(const char *body, size_t len)
+{
+	struct iovec piece[] = {{.iov_base = conn.out_buf, .iov_len = conn.out_len},
+	                        {.iov_base = (char *)body, .iov_len = len}};
+	uint64_t done = 0;
+
+	while (done < conn.out_len + len && !conn.reader_gone) {
+		ssize_t n = writev(conn.out, piece, 2);
+		if (n > 0) {
+			done += (uint64_t)n;
+			for (size_t i = 0, rest = (size_t)n; i < 2; i++) {
+				size_t part = rest < piece[i].iov_len ? rest : piece[i].iov_len;
+				piece[i].iov_base = (char *)piece[i].iov_base + part;
+				piece[i].iov_len -= part;
+				rest -= part;
+			}
+		} else if (!may_go_on(conn.out, POLLOUT)) {
+			reader_is_gone(errno);
+		}
+	}
+	was_written(done);
+	conn.out_len = 0;
 }
 
 static void
@@ -154,12 +172,13 @@ log_spool_error(const char *what, int error)
 	conn.logged_error = error;
 }
 
-/* Write the replies; with them written, the messages in them are delivered. */
+/* Write the replies; with them written, the messages in them are delivered. A body that follows
+ * them is written at once, from where it lies; its message is delivered when its end is. */
 static void
-flush(void)
+flush_with(const char *body, size_t len)
 {
-	if (conn.out_len > 0)
-		write_out();
+	if (conn.out_len + len > 0)
+		write_out(body, len);
 	if (conn.nclaims == 0)
 		return;
 	if (!conn.reader_gone) {
@@ -171,6 +190,12 @@ flush(void)
 				log_spool_error("putting a message back", errno);
 	}
 	conn.nclaims = 0;
+}
+
+static void
+flush(void)
+{
+	flush_with(NULL, 0);
 }
 
 static void
@@ -375,33 +400,6 @@ swallow(uint64_t bytes)
  * Commands
  */
 
-/* Receive a body into a push. On return the data block is read to its end, whatever
- * happened to the push: *error is 0, or why it failed, and then it is aborted. */
-static enum block_end
-receive_body(struct push *push, uint64_t bytes, int *error)
-{
-	enum block_end end;
-
-	while (bytes > 0) {
-		size_t n = available(bytes);
-		if (n == 0) {
-			end = BLOCK_CUT;
-			goto done;
-		}
-		if (*error == 0 && push_write(push, conn.in_buf + conn.start, n) == -1) {
-			*error = errno;
-			push_abort(push);
-		}
-		conn.start += n;
-		bytes -= n;
-	}
-	end = end_block();
-done:
-	if (end != BLOCK_GOOD && *error == 0)
-		push_abort(push);
-	return end;
-}
-
 /* Have `bytes` of a data block in the buffer, if they fit. False: the client left. */
 static bool
 gather(uint64_t bytes)
@@ -421,8 +419,8 @@ gather(uint64_t bytes)
 	return true;
 }
 
-/* The same for a small body, which lies in the buffer, with a byte behind it: it is left there
- * until the push is committed. */
+/* Take a small body, which lies in the buffer with a byte behind it, and is left there until the
+ * push is committed. */
 static enum block_end
 take_body(struct push *push, uint64_t bytes)
 {
@@ -431,6 +429,33 @@ take_body(struct push *push, uint64_t bytes)
 	push_body(push, conn.in_buf + conn.start, (size_t)bytes);
 	conn.start += bytes;
 	return end_block();
+}
+
+/* Receive a body into a push. On return the data block is read to its end, whatever
+ * happened to the push: *error is 0, or why it failed, and then it is aborted. */
+static enum block_end
+receive_body(struct push *push, uint64_t bytes, int *error)
+{
+	enum block_end end = BLOCK_CUT;
+
+	while (bytes > 0) {
+		size_t n = push_piece(push);
+		if (n > bytes)
+			n = (size_t)bytes;
+		if (!gather(n))
+			break;
+		if (*error == 0 && push_write(push, conn.in_buf + conn.start, n) == -1) {
+			*error = errno;
+			push_abort(push);
+		}
+		conn.start += n;
+		bytes -= n;
+	}
+	if (bytes == 0)
+		end = end_block();
+	if (end != BLOCK_GOOD && *error == 0)
+		push_abort(push);
+	return end;
 }
 
 static void
@@ -474,11 +499,33 @@ do_set(const struct command *c)
 	reply(c, "STORED");
 }
 
-/* Send the body of a claim that does not fit into out_buf with what is there. */
+/* Send as much of a body as can go without a copy. Whatever the reason why it was not all (the
+ * descriptor or the file system cannot do it, the file cannot be read), whoever copies the rest
+ * does without it or finds it out. Returns where the rest begins. */
+static uint64_t
+send_file(const struct claim *claim)
+{
+	uint64_t at = 0;
+
+	flush();
+	while (at < claim->message.length && !conn.reader_gone) {
+		ssize_t n = claim_send(claim, conn.out, SEND_MAX, at);
+		if (n > 0)
+			at += (uint64_t)n;
+		else if (n == 0 || (errno != EINTR && errno != EAGAIN))
+			break;
+		else if (!may_go_on(conn.out, POLLOUT))
+			reader_is_gone(errno);
+	}
+	was_written(at);
+	return at;
+}
+
+/* Send the body of a claim that the spool does not hold in memory. */
 static void
 stream_body(const struct claim *claim)
 {
-	for (uint64_t at = 0; at < claim->message.length;) {
+	for (uint64_t at = send_file(claim); at < claim->message.length;) {
 		if (conn.out_len == OUT_SIZE)
 			flush();
 		if (conn.reader_gone)
@@ -514,6 +561,8 @@ send_message(struct word key, bool with_cas, struct claim *claim)
 		         m->length);
 	if (claim->body != NULL && m->length <= OUT_SIZE - conn.out_len)
 		put_bytes(claim->body, (size_t)m->length);
+	else if (claim->body != NULL)
+		flush_with(claim->body, (size_t)m->length);
 	else
 		stream_body(claim);
 	/* If a piece could not be written, the next flush sees that the reader is gone

@@ -211,6 +211,12 @@ push_write(struct push *p, const void *data, size_t len)
 	return 0;
 }
 
+size_t
+push_piece(const struct push *p)
+{
+	return PUSH_PIECE - (size_t)((MESSAGE_HEADER_LEN + p->length) % PUSH_PIECE);
+}
+
 /* Forget the file, which is a message now, or nothing. */
 static void
 push_end(struct push *p)
@@ -687,6 +693,17 @@ claim_read(const struct claim *c, void *buf, size_t len, uint64_t offset)
 
 	return pread(c->fd, buf, left < len ? (size_t)left : len,
 	             (off_t)(MESSAGE_HEADER_LEN + offset));
+}
+
+/* The pages of the file itself are on their way then: claims_finish may unlink it, but nobody may
+ * write to a file that holds a message. */
+ssize_t
+claim_send(const struct claim *c, int out, size_t len, uint64_t offset)
+{
+	uint64_t left = c->message.length - offset;
+
+	return os_sendfile(out, c->fd, MESSAGE_HEADER_LEN + offset,
+	                   left < len ? (size_t)left : len);
 }
 
 static int

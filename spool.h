@@ -65,6 +65,11 @@ int push_write(struct push *p, const void *data, size_t len);
 int push_commit(struct push *p, uint32_t flags, uint64_t *number);
 void push_abort(struct push *p);
 
+/* How many bytes push_write should be given next, where more than that are to come: at most
+ * PUSH_PIECE. The kernel caches a file that is written in such pieces in larger units. */
+#define PUSH_PIECE 65536
+size_t push_piece(const struct push *p);
+
 /* A message on its way out, owned by this process. */
 struct claim {
 	struct message message;
@@ -87,6 +92,10 @@ enum claim_result spool_claim(struct spool *sp, const char *queue, struct claim 
 
 /* Read up to `len` bytes of the body from `offset`. As pread(2). */
 ssize_t claim_read(const struct claim *c, void *buf, size_t len, uint64_t offset);
+
+/* Have up to `len` bytes of the body from `offset` go to descriptor `out` without a copy. As
+ * write(2); 0 if the file was truncated; ENOSYS or EINVAL where only claim_read will do. */
+ssize_t claim_send(const struct claim *c, int out, size_t len, uint64_t offset);
 
 /* The messages were delivered: remove them. Returns 0; -1 if one could not be removed,
  * which then comes again. All claims are ended in both cases. */

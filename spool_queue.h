@@ -12,8 +12,8 @@
 #include "spool.h"
 #include "state.h"
 
-#define SPOOL_QUEUES 32    /* handles kept open; more than the claims of one connection */
-#define SPOOL_BUFFER 16384 /* a message up to this size is read once */
+#define SPOOL_QUEUES 32        /* handles kept open; more than the claims of one connection */
+#define SPOOL_BUFFER (1 << 17) /* a message up to this size is read once */
 
 struct queue {
 	struct spool *spool;
