@@ -97,8 +97,7 @@ make_tmp(struct push *p, struct queue *q, bool locked)
 static bool
 use_spare(struct push *p, struct queue *q, int fd, uint64_t number, uint64_t length)
 {
-	if (length > p->length &&
-	    ftruncate(fd, (off_t)(MESSAGE_HEADER_LEN + p->length)) == -1) {
+	if (length > p->length && ftruncate(fd, (off_t)(MESSAGE_HEADER_LEN + p->length)) == -1) {
 		close(fd);
 		return false;
 	}
@@ -750,8 +749,8 @@ claims_finish(struct claim *claims, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		message_name(name, claims[i].message.number);
 		/* ENOENT: the queue was deleted meanwhile. */
-		if (!keep_spare(&claims[i]) &&
-		    unlinkat(claims[i].queue->claimfd, name, 0) == -1 && errno != ENOENT) {
+		if (!keep_spare(&claims[i]) && unlinkat(claims[i].queue->claimfd, name, 0) == -1 &&
+		    errno != ENOENT) {
 			r = -1;
 			e = errno;
 		}
