@@ -57,9 +57,12 @@ $B/%.o: %.c Makefile | $B
 	$(CC) $(MQ_CPPFLAGS) $(MQ_CFLAGS) -MMD -MP -c -o $@ $<
 $B:
 	mkdir -p $@
-# For bench/ and the tests, on Linux alone.
-build/load: $(wildcard bench/*.c bench/*.h) number.c number.h | $B
+# For bench/ and the tests, on Linux alone. What is measured as a floor is linked as mqd is.
+FLOORS := build/floor-server build/floor-syscalls
+build/load: $(filter-out bench/floor-%,$(wildcard bench/*.c bench/*.h)) number.c number.h | $B
 	$(CC) -D_GNU_SOURCE -std=c11 $(WARN) -O2 -g -o $@ $(filter %.c,$^)
+$(FLOORS): build/%: bench/%.c number.c number.h | $B
+	$(CC) $(MQ_CPPFLAGS) $(MQ_CFLAGS) $(LINK) $(LDFLAGS) -o $@ $(filter %.c,$^)
 -include $(wildcard $B/*.d)
 
 # The queue on loopback, for a first try; ends with ^C.
@@ -96,11 +99,14 @@ lint-build:
 	    $$cc $(MQ_CPPFLAGS) $$opt -std=c11 $(WARN) -Werror -O2 -c -o /dev/null $$f || exit 1; \
 	done; done; done
 
-bench: all build/load
-	bench/memory
-	bench/kill
+# ONLY=regex for some of the scenarios, BENCH=long for all of them and longer.
+bench: all build/load $(FLOORS)
+	tests/install-deps bench
+	bench/run
 
 soak: all build/load
+	bench/memory
+	bench/kill
 	bench/churn
 
 install: all
@@ -138,8 +144,8 @@ help:
 	@echo "make run        serve on 127.0.0.1:22201 with the spool in ./spool"
 	@echo "make test       all tests; installs what they need (Debian, root)"
 	@echo "make check      format, warnings, clang-tidy, cppcheck, manual pages"
-	@echo "make bench      measurements, a few minutes"
-	@echo "make soak       the long ones"
+	@echo "make bench      measurements beside other servers, minutes; BENCH=long ONLY=regex"
+	@echo "make soak       lasting rate, killed workers, memory of large bodies"
 	@echo "make install    to PREFIX (/usr/local) below DESTDIR; make uninstall removes it"
 	@echo "make clean      remove what was built"
 	@echo "SAN=1           with sanitizers      PORTABLE=1   without Linux-only calls"
