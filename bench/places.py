@@ -1,0 +1,83 @@
+"""places: the file systems on which the servers keep their data.
+
+"disk" is a directory below build/, on whatever the machine has there. The others are fresh
+images, also below build/, mounted through a loop device; that needs root.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import subprocess
+import time
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+IMAGE_BYTES = 4 << 30  # sparse
+
+MAKE = {
+    "journal": ["mke2fs", "-q", "-F", "-t", "ext4", "-O", "has_journal"],
+    "xfs": ["mkfs.xfs", "-q", "-f"],
+    "btrfs": ["mkfs.btrfs", "-q", "-f"],
+}
+SHORT = {"disk": "own disk", "journal": "ext4 image with a journal", "xfs": "xfs image",
+         "btrfs": "btrfs image"}
+
+
+@dataclasses.dataclass
+class Place:
+    name: str
+    path: pathlib.Path
+    kind: str  # as shown
+
+    def directory(self, name):
+        path = self.path / name
+        path.mkdir()
+        return path
+
+
+def file_system(path):
+    """What file system that is, and for ext4 whether it has a journal."""
+    kind, device = subprocess.run(["findmnt", "-nro", "FSTYPE,SOURCE", "-T", path], check=True,
+                                  capture_output=True, text=True).stdout.split()
+    if kind == "ext4":
+        # jbd2 has a directory for each journal in use, named after the device.
+        journals = pathlib.Path("/proc/fs/jbd2").glob(os.path.basename(device) + "-*")
+        kind += " with a journal" if any(journals) else " without a journal"
+    return kind
+
+
+def unmount(path):
+    """As soon as the last worker that still has a file open there has ended."""
+    end = time.monotonic() + 10
+    while subprocess.run(["umount", path], capture_output=True, check=False).returncode != 0:
+        if time.monotonic() > end:
+            raise SystemExit("run: %s cannot be unmounted" % path)
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def opened(name, work):
+    """The place of that name, below the directory `work`; yields None where there is none."""
+    path = work / name
+    path.mkdir()
+    if name == "disk":
+        yield Place(name, path, file_system(path))
+        return
+    image = work / (name + ".image")
+    with open(image, "wb") as file:
+        file.truncate(IMAGE_BYTES)
+    environment = dict(os.environ, PATH=os.environ["PATH"] + ":/sbin:/usr/sbin")
+    commands = [[*MAKE[name], image], ["mount", "-o", "loop", image, path]]
+    for command in commands if os.geteuid() == 0 else []:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True,
+                              check=False)
+        if done.returncode != 0:
+            print("run: %s: %s" % (command[0], done.stderr.strip()))
+            break
+    mounted = os.path.ismount(path)
+    try:
+        yield Place(name, path, file_system(path) + ", image") if mounted else None
+    finally:
+        if mounted:
+            unmount(path)
+        image.unlink()
