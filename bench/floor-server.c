@@ -126,7 +126,7 @@ answer_text(int fd, char *text)
 }
 
 static int
-set(int fd)
+set(int in, int out)
 {
 	static char stored[] = "STORED\r\n";
 	unsigned long length;
@@ -140,7 +140,7 @@ set(int fd)
 	length = strtoul(words[3], NULL, 10);
 	strcpy(key, words[0]);
 	strcpy(flags, words[1]);
-	return read_value(fd, length + 2) == -1 ? -1 : answer_text(fd, stored);
+	return read_value(in, length + 2) == -1 ? -1 : answer_text(out, stored);
 }
 
 static int
@@ -160,27 +160,30 @@ get(int fd)
 	return answer(fd, iov, 3);
 }
 
+/* Returns -1 if the client is gone, or says what the generator never does. */
+static int
+dispatch(char *line, int in, int out)
+{
+	static char version[] = "VERSION floor\r\n";
+	const char *command = strtok(line, " \r");
+
+	if (command == NULL)
+		return -1;
+	if (strcmp(command, "set") == 0)
+		return set(in, out);
+	if (strcmp(command, "get") == 0)
+		return get(out);
+	return strcmp(command, "version") == 0 ? answer_text(out, version) : -1;
+}
+
 static void
 serve(int in, int out)
 {
-	static char version[] = "VERSION floor\r\n";
 	char *line;
-	int status = 0;
 
 	input_start = input_end = value_length = 0;
-	while (status == 0 && (line = read_line(in)) != NULL) {
-		const char *command = strtok(line, " \r");
-		if (command == NULL)
-			status = -1;
-		else if (strcmp(command, "set") == 0)
-			status = set(out);
-		else if (strcmp(command, "get") == 0)
-			status = get(out);
-		else if (strcmp(command, "version") == 0)
-			status = answer_text(out, version);
-		else
-			status = -1;
-	}
+	while ((line = read_line(in)) != NULL && dispatch(line, in, out) == 0)
+		;
 }
 
 static int

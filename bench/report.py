@@ -13,7 +13,6 @@ import scenarios
 from places import TOP
 
 HERE = TOP / "bench"
-SCALE = {"ops_s": "operations/s"}
 
 
 def machine():
@@ -192,7 +191,7 @@ def targets_text(results):
         absent = [row[0] for row in measured if row[-1] == "not measured"]
         lines = ["", "targets; medians over the rounds (least-most)", text_table(rows)]
         if absent:
-            lines.append("not measured: " + "; ".join(absent))
+            lines.append("  %d others were not measured" % len(absent))
         return "\n".join(lines)
     return ""
 
@@ -292,7 +291,9 @@ def write(results):
         "Written by `make bench%s` on %s, which took %d s. Every figure is the median of %d rounds "
         "of %s s, with the least and the most; the servers of a table ran in turn within each "
         "round, and a ratio is taken within a round. The same generator drove all of them, over "
-        "loopback, on the same cores; it checked each reply and each body." % (
+        "loopback, on the same cores; it checked each reply and each body. Each server's directory "
+        "is in an ext4 block group of its own, or else one would pay for what another deleted "
+        "(bench/places.py)." % (
             " BENCH=long" if results["long"] else "", results["date"], results["took"],
             results["rounds"], results["seconds_each"]), "",
         markdown_table([["machine", ""], *map(list, results["machine"]),
