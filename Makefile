@@ -103,9 +103,9 @@ lint-build:
 bench: all build/load $(FLOORS)
 	tests/install-deps bench
 	bench/run
+	bench/memory
 
 soak: all build/load
-	bench/memory
 	bench/kill
 	bench/churn
 
@@ -145,7 +145,7 @@ help:
 	@echo "make test       all tests; installs what they need (Debian, root)"
 	@echo "make check      format, warnings, clang-tidy, cppcheck, manual pages"
 	@echo "make bench      measurements beside other servers, minutes; BENCH=long ONLY=regex"
-	@echo "make soak       lasting rate, killed workers, memory of large bodies"
+	@echo "make soak       lasting rate, killed workers"
 	@echo "make install    to PREFIX (/usr/local) below DESTDIR; make uninstall removes it"
 	@echo "make clean      remove what was built"
 	@echo "SAN=1           with sanitizers      PORTABLE=1   without Linux-only calls"

@@ -261,8 +261,9 @@ def plots(results):
                 rows = [(i["to"], i["push_s"], i["pop_s"])
                         for i in entry["runs"][0]["intervals"]]
                 lines.append(plot(
-                    "churn", "bursts and drains, not durable", ["set xlabel 's'",
-                    "set ylabel 'operations/s'"],
+                    scenario["name"], "bursts and drains, not durable, on %s"
+                    % results["places"][scenario["place"]],
+                    ["set xlabel 's'", "set ylabel 'operations/s'"],
                     [("pushes", [row[:2] for row in rows]), ("pops", [row[::2] for row in rows])],
                     "using 1:2 with linespoints pointtype 7 pointsize 0.5"))
     return lines
