@@ -220,6 +220,9 @@ report_all(const struct workload *workload)
 	report_latency("all", &res.push_latency, &res.pop_latency);
 	report_latency("push", &res.push_latency, &none);
 	report_latency("pop", &res.pop_latency, &none);
+	if (!workload->one_shot)
+		report("ready_ms", "ms until each connection was served",
+		       (res.start - res.begin) / 1000000);
 	report("pushes", "pushes", res.pushes);
 	report("pops", "pops", res.pops);
 	report("misses", "misses", res.misses);

@@ -7,7 +7,8 @@ ext4 without a journal does not use the inode of a file again for up to five min
 deleted, and whoever creates a file steps over all of those in the directory's block group: after
 5,000 deletions a create took twenty times as long. So that no server pays for what another one
 deleted, or an earlier run, each gets a directory in a block group of its own; what it deletes
-itself it does pay for.
+itself it does pay for. A disk mounted with `discard` and no journal also discards blocks within
+unlink, if they had been written: the kind of a place says so.
 """
 
 import contextlib
@@ -43,13 +44,14 @@ class Place:
 
 def file_system(path):
     """What file system that is, and for ext4 whether it has a journal."""
-    kind, device = subprocess.run(["findmnt", "-nro", "FSTYPE,SOURCE", "-T", path], check=True,
-                                  capture_output=True, text=True).stdout.split()
+    kind, device, options = subprocess.run(
+        ["findmnt", "-nro", "FSTYPE,SOURCE,OPTIONS", "-T", path], check=True,
+        capture_output=True, text=True).stdout.split()
     if kind == "ext4":
         # jbd2 has a directory for each journal in use, named after the device.
         journals = pathlib.Path("/proc/fs/jbd2").glob(os.path.basename(device) + "-*")
         kind += " with a journal" if any(journals) else " without a journal"
-    return kind
+    return kind + (", discard" if "discard" in options.split(",") else "")
 
 
 def unmount(path):

@@ -96,6 +96,14 @@ def rate_table(scenario):
     return rows
 
 
+def crowd_table(scenario):
+    """... with how long it took until somebody served each of the connections."""
+    head, *rows = rate_table(scenario)
+    ready = [figure(scenario, row[0], "ready_ms") for row in rows]
+    return [[*head, "all served after ms"],
+            *([*row, time.show(whole)] for row, time in zip(rows, ready))]
+
+
 def pss_table(scenario):
     rows = [["", "KiB", "least", "most", "processes"]]
     for label in scenario["entries"]:
@@ -116,7 +124,8 @@ def churn_table(scenario):
     return rows
 
 
-TABLES = {"rate": rate_table, "part": rate_table, "pss": pss_table, "churn": churn_table}
+TABLES = {"rate": rate_table, "crowd": crowd_table, "part": rate_table, "pss": pss_table,
+          "churn": churn_table}
 
 
 def text_table(rows):
