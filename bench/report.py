@@ -21,7 +21,8 @@ def machine():
     model = re.search(r"^model name\s*:\s*(.*)", cpuinfo, re.M)
     cores = len(re.findall(r"^processor", cpuinfo, re.M))
     memory = int(re.search(r"MemTotal:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text())[1])
-    release = pathlib.Path("/proc/sys/kernel/osrelease").read_text().strip()
+    release = pathlib.Path("/proc/sys/kernel/osrelease").read_text()
+    release = re.match(r"[\d.]+", release)[0]
     system = re.search(r'PRETTY_NAME="(.*)"', pathlib.Path("/etc/os-release").read_text())
     return [("processor", model[1] if model else "unknown"), ("cores", str(cores)),
             ("memory", "%.0f GiB" % (memory / (1 << 20))), ("kernel", "Linux " + release),
@@ -312,7 +313,7 @@ def write(results):
         "## Targets", "",
         "On the machine's own disk where nothing else is said. \"Not durable\" is `mqd -N`. The "
         "floor is what a program reaches in mqd's place that stores nothing (or does nothing but "
-        "the system calls): where that is below the target, no queue of this kind can hold it.",
+        "the system calls); a target that it misses itself is out of reach.",
         "", markdown_table(targets_table(results)), "",
         "## Plots", "", "\n\n".join(plots(results)), "", "## Tables", "",
         "Latencies are in microseconds, of pushes and pops together.", ""]

@@ -86,7 +86,6 @@ def backlog():
         fill=(("mqd -N", MANY, BURST), *((name, None, BURST) for name in peers)))
 
 
-
 def durable_burst():
     part = BURST // 5
     for name, load in (("burst", ("push",)), ("drain", ("-f", "drain"))):
@@ -132,7 +131,8 @@ def starts():
         "starts", ("-c", "10", "perrequest"), reference="memcached")
     yield Scenario(
         "thousand", "1,000 connections at once, each must be served; not durable, 100 B",
-        entries("mqd -N", "mqd -N, xinetd", "mqd -N, tcpserver", "memcached"), "starts",
+        (*entries("mqd -N", "mqd -N, xinetd", "mqd -N, tcpserver", "memcached", "floor: fork"),
+         Entry("floor: xinetd", "floor: xinetd", ("-P", "memcached"))), "starts",
         ("-c", "1000", "-t", "120", "alternate"), reference="memcached", kind="crowd")
 
 

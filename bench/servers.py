@@ -11,6 +11,7 @@ import grp
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -119,7 +120,7 @@ class Server:
 
 
 def show(argv, names):
-    text = " ".join(argv)
+    text = shlex.join(argv)
     for old, new in names.items():
         text = text.replace(old, new)
     return text.replace(str(TOP) + "/", "")
