@@ -3,6 +3,7 @@
 Everything here reads the dictionary that bench/run leaves in build/bench.json and nothing else.
 """
 
+import os
 import pathlib
 import re
 import statistics
@@ -26,7 +27,8 @@ def machine():
     system = re.search(r'PRETTY_NAME="(.*)"', pathlib.Path("/etc/os-release").read_text())
     return [("processor", model[1] if model else "unknown"), ("cores", str(cores)),
             ("memory", "%.0f GiB" % (memory / (1 << 20))), ("kernel", "Linux " + release),
-            ("system", system[1] if system else "unknown")]
+            ("system", system[1] if system else "unknown"),
+            ("load when this began", "%.2f" % os.getloadavg()[0])]
 
 
 # Figures. Medians over the rounds, with the smallest and the largest.
@@ -321,7 +323,7 @@ def write(results):
         lines += ["**%s**: %s" % (scenario["name"], heading(scenario, kinds)), "",
                   markdown_table(TABLES[scenario["kind"]](scenario)), "", *failures(scenario)]
     lines += ["## Commands", "",
-              "DIR is a new directory for each, PORT a free port; under xinetd the configuration is "
-              "etc/mqd.xinetd with the command, the port and the user replaced.", "", "```",
+              "DIR is a new directory for each, PORT a free port; under xinetd the configuration "
+              "is etc/mqd.xinetd with the command, the port and the user replaced.", "", "```",
               *commands(results), "```", ""]
     (HERE / "RESULTS.md").write_text("\n".join(lines))

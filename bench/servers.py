@@ -198,7 +198,8 @@ def beanstalkd(*options):
 def redis(sync):
     return lambda directory, port: [
         "redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", directory, "--save", "",
-        "--protected-mode", "no", "--appendonly", "yes", "--appendfsync", sync, "--maxclients", CONNECTIONS]
+        "--protected-mode", "no", "--appendonly", "yes", "--appendfsync", sync,
+        "--maxclients", CONNECTIONS]
 
 
 def memcacheq(*options):
