@@ -59,9 +59,12 @@ $B:
 	mkdir -p $@
 $B/test-crc32c: tests/crc32c.c crc32c.c crc32c.h Makefile | $B
 	$(CC) $(MQ_CPPFLAGS) $(MQ_CFLAGS) $(LINK) $(LDFLAGS) -o $@ $<
-# For bench/ and the tests, on Linux alone.
-build/load: $(wildcard bench/*.c bench/*.h) number.c number.h | $B
+# For bench/ and the tests, on Linux alone. What is measured as a floor is linked as mqd is.
+FLOORS := build/floor-server build/floor-syscalls
+build/load: $(filter-out bench/floor-%,$(wildcard bench/*.c bench/*.h)) number.c number.h | $B
 	$(CC) -D_GNU_SOURCE -std=c11 $(WARN) -O2 -g -o $@ $(filter %.c,$^)
+$(FLOORS): build/%: bench/%.c number.c number.h | $B
+	$(CC) $(MQ_CPPFLAGS) $(MQ_CFLAGS) $(LINK) $(LDFLAGS) -o $@ $(filter %.c,$^)
 -include $(wildcard $B/*.d)
 
 # The queue on loopback, for a first try; ends with ^C.
@@ -98,11 +101,14 @@ lint-build:
 	    $$cc $(MQ_CPPFLAGS) $$opt -std=c11 $(WARN) -Werror -O2 -c -o /dev/null $$f || exit 1; \
 	done; done; done
 
-bench: all build/load
+# ONLY=regex for some of the scenarios, BENCH=long for all of them and longer.
+bench: all build/load $(FLOORS)
+	tests/install-deps bench
+	bench/run
 	bench/memory
-	bench/kill
 
 soak: all build/load
+	bench/kill
 	bench/churn
 
 install: all
@@ -140,8 +146,8 @@ help:
 	@echo "make run        serve on 127.0.0.1:22201 with the spool in ./spool"
 	@echo "make test       all tests; installs what they need (Debian, root)"
 	@echo "make check      format, warnings, clang-tidy, cppcheck, manual pages"
-	@echo "make bench      measurements, a few minutes"
-	@echo "make soak       the long ones"
+	@echo "make bench      measurements beside other servers, minutes; BENCH=long ONLY=regex"
+	@echo "make soak       lasting rate, killed workers"
 	@echo "make install    to PREFIX (/usr/local) below DESTDIR; make uninstall removes it"
 	@echo "make clean      remove what was built"
 	@echo "SAN=1           with sanitizers      PORTABLE=1   without Linux-only calls"

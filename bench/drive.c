@@ -508,7 +508,7 @@ drive(void)
 	if (epoll_fd == -1)
 		die(EXIT_SYSTEM, "epoll_create1: %s", strerror(errno));
 	in_state[CLOSED] = opt.connections;
-	res.progress = clock_now();
+	res.begin = res.progress = clock_now();
 	for (unsigned i = 0; i < opt.connections; i++) {
 		conns[i].fd = -1;
 		if (opt.workload->one_shot)

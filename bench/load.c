@@ -44,10 +44,13 @@ static const char usage_text[] =
     "                the rest, and checks that each came exactly once\n"
     "  -P, --protocol NAME     memcache (default: mqd, memcacheq), memcached (a cache: "
     "each\n"
-    "                          connection gets the value it has set), beanstalk, redis\n"
+    "                          connection gets the value it has set), beanstalk, redis,\n"
+    "                          null (stores nothing: every get must find nothing)\n"
     "  -c, --connections N     1 to 1000 (default 1)\n"
     "  -n, --count N           messages; stop after so many\n"
-    "  -s, --seconds S         stop after so long (default 5, unless --count is given)\n"
+    "  -s, --seconds S         stop after so long (default 5, unless --count is given); "
+    "0.5\n"
+    "                          is half a second\n"
     "  -b, --body N[:M]        bytes of a body, or a range (default 100, at least 24)\n"
     "  -q, --queues N          connections use N queues in turn (default 1)\n"
     "  -Q, --queue NAME        (default load; beanstalk: default) -I is added to "
@@ -217,6 +220,9 @@ report_all(const struct workload *workload)
 	report_latency("all", &res.push_latency, &res.pop_latency);
 	report_latency("push", &res.push_latency, &none);
 	report_latency("pop", &res.pop_latency, &none);
+	if (!workload->one_shot)
+		report("ready_ms", "ms until each connection was served",
+		       (res.start - res.begin) / 1000000);
 	report("pushes", "pushes", res.pushes);
 	report("pops", "pops", res.pops);
 	report("misses", "misses", res.misses);
@@ -243,6 +249,27 @@ number(const char *option, const char *text, uint64_t min, uint64_t max)
 		die(EXIT_USAGE, "%s: a number from %" PRIu64 " to %" PRIu64 ", not \"%s\"", option,
 		    min, max, text);
 	return value;
+}
+
+/* Seconds with up to three decimals, in nanoseconds. */
+static uint64_t
+duration(const char *option, char *text)
+{
+	static const uint64_t unit[] = {0, SECOND / 10, SECOND / 100, SECOND / 1000};
+	char *point = strchr(text, '.');
+	uint64_t parts = 0;
+
+	if (point != NULL) {
+		size_t digits = strlen(point + 1);
+		if (digits < 1 || digits > 3)
+			die(EXIT_USAGE, "%s: one to three decimals, not \"%s\"", option, text);
+		parts = number(option, point + 1, 0, 999) * unit[digits];
+		*point = '\0';
+	}
+	parts += number(option, text, 0, 1000000) * SECOND;
+	if (parts == 0)
+		die(EXIT_USAGE, "%s: more than nothing", option);
+	return parts;
 }
 
 static void
@@ -327,7 +354,7 @@ option(int letter)
 		opt.count = number("--count", optarg, 1, UINT32_MAX);
 		break;
 	case 's':
-		opt.duration = number("--seconds", optarg, 1, 1000000) * SECOND;
+		opt.duration = duration("--seconds", optarg);
 		break;
 	case 'b':
 		body_option(optarg);
@@ -342,7 +369,7 @@ option(int letter)
 		opt.burst = number("--burst", optarg, 1, UINT32_MAX);
 		break;
 	case 'i':
-		opt.interval = number("--interval", optarg, 1, 1000000) * SECOND;
+		opt.interval = duration("--interval", optarg);
 		break;
 	case 'r':
 		opt.run = (uint32_t)number("--run", optarg, 0, UINT16_MAX);

@@ -49,6 +49,7 @@ struct histogram {
 };
 
 struct results {
+	uint64_t begin;      /* of connecting; at `start` somebody serves each connection */
 	uint64_t start, end; /* end: of the last operation that succeeded */
 	uint64_t progress;   /* the same, or when there was reason to wait */
 	uint64_t pushes, pops, misses, foreign, reordered;

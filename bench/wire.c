@@ -1,6 +1,7 @@
 /*
  * wire.c: the protocols that the load generator speaks: memcache (mqd, memcacheq;
- * memcached as a cache), beanstalk, and RESP with redis lists.
+ * memcached as a cache; null, for a server that stores nothing), beanstalk, and RESP with
+ * redis lists.
  *
  * A request is one text in front of the body; a reply is lines, at most one of which
  * announces a body. The table at the end is all that the rest of the program sees.
@@ -101,6 +102,15 @@ memcache_line(struct reply *r, char *line)
 	return REPLY_BAD;
 }
 
+/* From a server that stores nothing the right answer is that there is nothing. */
+static enum verdict
+null_line(struct reply *r, char *line)
+{
+	if (r->op != OP_POP)
+		return memcache_line(r, line);
+	return is(line, "END") ? REPLY_HIT : REPLY_BAD;
+}
+
 /* "default" is used and watched by every new connection. */
 static size_t
 beanstalk_hello(char *out, const char *queue)
@@ -198,7 +208,7 @@ resp_line(struct reply *r, char *line)
 	return line[0] == '$' && number(line + 1, UINT32_MAX, &r->length) ? REPLY_BODY : REPLY_BAD;
 }
 
-const char wire_names[] = "memcache, memcached, beanstalk, redis";
+const char wire_names[] = "memcache, memcached, beanstalk, redis, null";
 
 const struct protocol wire_protocols[WIRE_PROTOCOLS] = {
     {
@@ -240,6 +250,15 @@ const struct protocol wire_protocols[WIRE_PROTOCOLS] = {
         .push = resp_push,
         .pop = resp_pop,
         .line = resp_line,
+    },
+    {
+        .name = "null",
+        .queue = "load",
+        .keeps = true, /* as a cache: nothing of a pop can be judged by the pushes */
+        .hello = memcache_hello,
+        .push = memcache_push,
+        .pop = memcache_pop,
+        .line = null_line,
     },
 };
 

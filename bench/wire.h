@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 enum {
-	WIRE_PROTOCOLS = 4,
+	WIRE_PROTOCOLS = 5,
 	WIRE_LINE = 600 /* bytes that suffice for any request's or reply's line */
 };
 
