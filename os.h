@@ -21,6 +21,17 @@ void os_boot_id(char *id);
 /* CLOCK_MONOTONIC in milliseconds. */
 uint64_t os_monotonic_ms(void);
 
+/*
+ * Wait, for `timeout_ms` at the most (-1: for ever), until a connection waits on one of the `n`
+ * listening sockets, or descriptor `other` can be read or has come to its end. Of several
+ * processes that wait for the same connection the system wakes one, where it can; whoever is
+ * ready to wait may be the one to accept it. *set is -1 at first, belongs to this function and
+ * process, and goes with these descriptors. Returns a bit for each that is ready, 1 << n for
+ * `other`; 0 when the time is over; -1 with errno, EINTR after a signal.
+ */
+int os_wait_accept(int *set, const int *sockets, unsigned n, int other, int timeout_ms);
+#define OS_WAIT_MAX 16 /* sockets */
+
 /* Acknowledge what was received on socket `fd` now, not in the hope of data to send
  * along. */
 void os_quick_ack(int fd);
