@@ -18,7 +18,9 @@
 #include <unistd.h>
 
 #if defined(__linux__) && !defined(MQ_PORTABLE)
+#include <signal.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1
@@ -164,6 +166,18 @@ os_wait_accept(int *set, const int *sockets, unsigned n, int other, int timeout_
 	for (unsigned i = 0; i <= n; i++)
 		ready |= polled[i].revents != 0 ? 1 << i : 0;
 	return ready;
+}
+
+void
+os_signal_when_orphaned(int sig, pid_t parent)
+{
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	prctl(PR_SET_PDEATHSIG, sig);
+	if (getppid() != parent)
+		raise(sig);
+#else
+	(void)sig, (void)parent;
+#endif
 }
 
 void

@@ -3,6 +3,7 @@
 #define MQ_OS_H
 
 #include <stdint.h>
+#include <sys/types.h>
 
 #define OS_BOOT_ID_LEN 36
 
@@ -31,6 +32,10 @@ uint64_t os_monotonic_ms(void);
  */
 int os_wait_accept(int *set, const int *sockets, unsigned n, int other, int timeout_ms);
 #define OS_WAIT_MAX 16 /* sockets */
+
+/* Have signal `sig` sent to this process when its parent, `parent`, has ended; at once if it
+ * has. Where the system cannot, it is not sent. */
+void os_signal_when_orphaned(int sig, pid_t parent);
 
 /* Acknowledge what was received on socket `fd` now, not in the hope of data to send
  * along. */

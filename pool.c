@@ -14,7 +14,8 @@
  * the spares, have nothing open, and stay.
  *
  * A pair of sockets leads from the parent to all workers. They write to it to wake the parent; its
- * end tells them to take no further connection, also when the parent was killed.
+ * end tells them to take no further connection, also when the parent was killed. Busy ones are told
+ * of that by a signal, where the system has one, and close the listening sockets.
  *
  * A worker may be killed at any instruction. Nothing is kept that this could make wrong: idle
  * workers are counted, not remembered, and the parent clears the byte of one that has died. The
@@ -46,6 +47,7 @@
 _Static_assert(LISTEN_MAX <= OS_WAIT_MAX, "all sockets can be waited on");
 
 #define REST_MS 5000  /* idle after a connection, until a worker ends */
+#define BACKLOG_MAX 65535
 #define RETRY_MS 1000 /* until something is tried again that the system had no room for */
 
 enum { RESTED, REPLACE }; /* exit status of a worker */
@@ -75,6 +77,7 @@ struct pool {
 };
 
 static volatile sig_atomic_t stopping;
+static const struct listeners *orphaned_from; /* what on_orphaned closes */
 
 static void
 on_stop(int sig)
@@ -89,6 +92,16 @@ on_child(int sig)
 	(void)sig; /* it interrupts ppoll */
 }
 
+/* The parent was killed. This process may be busy for long: nobody shall wait in vain for it to
+ * accept, nor find the address in use. */
+static void
+on_orphaned(int sig)
+{
+	(void)sig;
+	for (unsigned i = 0; i < orphaned_from->n; i++)
+		close(orphaned_from->fds[i]);
+}
+
 static void
 on_worker_stop(int sig)
 {
@@ -97,11 +110,11 @@ on_worker_stop(int sig)
 	serve_terminate();
 }
 
-/* Set a handler that interrupts system calls. */
+/* Set a handler; SA_RESTART in `flags`, or it interrupts system calls. */
 static void
-handle(int sig, void (*handler)(int))
+handle(int sig, void (*handler)(int), int flags)
 {
-	struct sigaction sa = {.sa_handler = handler};
+	struct sigaction sa = {.sa_handler = handler, .sa_flags = flags};
 
 	sigemptyset(&sa.sa_mask);
 	sigaction(sig, &sa, NULL);
@@ -190,7 +203,7 @@ accept_one(const struct listeners *l, int ready)
 
 /* The child's whole life. */
 _Noreturn static void
-work(const struct pool *p, size_t slot)
+work(const struct pool *p, size_t slot, pid_t parent)
 {
 	const struct listeners *l = p->listeners;
 	struct shared *s = p->shared;
@@ -200,10 +213,13 @@ work(const struct pool *p, size_t slot)
 	struct spool *sp;
 
 	close(p->parent_end);
-	handle(SIGTERM, on_worker_stop);
-	handle(SIGINT, on_worker_stop);
-	handle(SIGALRM, on_worker_stop);
-	handle(SIGCHLD, SIG_DFL);
+	orphaned_from = l;
+	handle(SIGUSR1, on_orphaned, SA_RESTART);
+	os_signal_when_orphaned(SIGUSR1, parent);
+	handle(SIGTERM, on_worker_stop, 0);
+	handle(SIGINT, on_worker_stop, 0);
+	handle(SIGALRM, on_worker_stop, 0);
+	handle(SIGCHLD, SIG_DFL, 0);
 	sigprocmask(SIG_SETMASK, &p->unblocked, NULL);
 	sp = spool_new(p->spool_dir, p->sync);
 	if (sp == NULL) {
@@ -254,16 +270,15 @@ start_worker(struct pool *p)
 	static bool logged;
 	struct shared *s = p->shared;
 	size_t slot = 0;
-	pid_t pid;
 
 	while (p->pids[slot] != 0)
 		slot++;
 	if (slot >= s->slots)
 		s->slots = slot + 1;
 	s->states[slot] = IDLE;
-	pid = fork();
+	pid_t parent = getpid(), pid = fork();
 	if (pid == 0)
-		work(p, slot);
+		work(p, slot, parent);
 	if (pid == -1) {
 		s->states[slot] = NONE;
 		if (!logged)
@@ -451,8 +466,11 @@ prepare(struct pool *p)
 	size_t size = sizeof *p->shared + p->max;
 	void *shared;
 
-	/* Another worker may accept what one was told of; it must not wait for the next. */
+	/* Another worker may accept what one was told of; it must not wait for the next. And
+	 * xinetd has room for 64 connections that nobody has accepted yet; the system allows
+	 * more, and knows how many. */
 	for (unsigned i = 0; i < p->listeners->n; i++) {
+		listen(p->listeners->fds[i], BACKLOG_MAX);
 		int flags = fcntl(p->listeners->fds[i], F_GETFL);
 		if (flags == -1 || fcntl(p->listeners->fds[i], F_SETFL, flags | O_NONBLOCK) == -1)
 			return -1;
@@ -481,9 +499,9 @@ pool_serve(const struct listeners *l, const char *spool_dir, enum spool_sync syn
 
 	if (prepare(&p) == -1)
 		return -1;
-	handle(SIGTERM, on_stop);
-	handle(SIGINT, on_stop);
-	handle(SIGCHLD, on_child);
+	handle(SIGTERM, on_stop, 0);
+	handle(SIGINT, on_stop, 0);
+	handle(SIGCHLD, on_child, 0);
 	sigemptyset(&blocked);
 	sigaddset(&blocked, SIGTERM);
 	sigaddset(&blocked, SIGINT);

@@ -100,6 +100,8 @@ as_nobody() {
 	[ "$status" -eq 111 ]
 	kill -9 "$MQD_PID"
 	wait "$MQD_PID" || :
+	no_answer() { ! answers; }
+	wait_for no_answer # its workers see that it is gone
 	[ -S "$path" ]
 	"$MQD" -H "$SPOOL" -s "$path" "${user[@]}" 3>&- &
 	MQD_PID=$!
