@@ -46,7 +46,7 @@
 
 _Static_assert(LISTEN_MAX <= OS_WAIT_MAX, "all sockets can be waited on");
 
-#define REST_MS 5000  /* idle after a connection, until a worker ends */
+#define REST_MS 5000 /* idle after a connection, until a worker ends */
 #define BACKLOG_MAX 65535
 #define RETRY_MS 1000 /* until something is tried again that the system had no room for */
 
@@ -480,8 +480,10 @@ prepare(struct pool *p)
 		return -1;
 	p->shared = shared;
 	p->shared->left_ms = os_monotonic_ms();
+	if (make_pair(p) == -1)
+		return -1;
 	p->pids = calloc(p->max, sizeof *p->pids);
-	return p->pids == NULL ? -1 : make_pair(p);
+	return p->pids == NULL ? -1 : 0;
 }
 
 int
