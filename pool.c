@@ -10,8 +10,7 @@
  *
  * A worker that has served and then has had nothing to do for REST_MS ends. Thus the pool shrinks
  * after a burst, and nothing that a worker has open, like a queue that was deleted meanwhile, is
- * held for ever. Those that were started as spares and have served nobody yet are never more than
- * the spares, have nothing open, and stay.
+ * held for ever. One that has served nobody has nothing open, and stays unless it is one too many.
  *
  * A pair of sockets leads from the parent to all workers. They write to it to wake the parent; its
  * end tells them to take no further connection, also when the parent was killed. Busy ones are told
@@ -92,14 +91,20 @@ on_child(int sig)
 	(void)sig; /* it interrupts ppoll */
 }
 
+static void
+close_all(const struct listeners *l)
+{
+	for (unsigned i = 0; i < l->n; i++)
+		close(l->fds[i]);
+}
+
 /* The parent was killed. This process may be busy for long: nobody shall wait in vain for it to
  * accept, nor find the address in use. */
 static void
 on_orphaned(int sig)
 {
 	(void)sig;
-	for (unsigned i = 0; i < orphaned_from->n; i++)
-		close(orphaned_from->fds[i]);
+	close_all(orphaned_from);
 }
 
 static void
@@ -157,30 +162,39 @@ ask_for_more(const struct pool *p)
 	}
 }
 
+struct worker {
+	const struct pool *pool;
+	bool served;        /* somebody, ever */
+	uint64_t rest_at;   /* when it ends if nobody comes; 0: never */
+	struct stat opened; /* the spool that it uses; st_ino 0: none yet */
+	int set;            /* of os_wait_accept */
+};
+
 /* Has another directory taken the place of the spool that this process has opened? */
 static bool
-spool_was_replaced(const struct pool *p, const struct stat *opened)
+spool_was_replaced(const struct worker *w)
 {
 	struct stat st;
 
-	return opened->st_ino != 0 && (stat(p->spool_dir, &st) == -1 ||
-	                               st.st_ino != opened->st_ino || st.st_dev != opened->st_dev);
+	return w->opened.st_ino != 0 &&
+	       (stat(w->pool->spool_dir, &st) == -1 || st.st_ino != w->opened.st_ino ||
+	        st.st_dev != w->opened.st_dev);
 }
 
 /* Mostly the client left, or another worker took it. But without descriptors or memory the
  * connection stays where it is: wait, for somebody to give some back. */
 static void
-accept_failed(const struct pool *p, bool served)
+accept_failed(const struct worker *w)
 {
 	static bool logged;
-	struct pollfd end = {.fd = p->worker_end, .events = POLLIN};
+	struct pollfd end = {.fd = w->pool->worker_end, .events = POLLIN};
 
 	if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM)
 		return;
 	if (!logged)
 		log_error("accept: %s", strerror(errno));
 	logged = true;
-	if (served)
+	if (w->served)
 		_exit(REPLACE); /* and close what was kept open for the next one */
 	poll(&end, 1, RETRY_MS);
 }
@@ -201,19 +215,58 @@ accept_one(const struct listeners *l, int ready)
 	return fd;
 }
 
+/* Wait until rest_at. Returns what is ready, as os_wait_accept does. */
+static int
+wait_ready(struct worker *w)
+{
+	const struct listeners *l = w->pool->listeners;
+	uint64_t now = w->rest_at == 0 ? 0 : os_monotonic_ms();
+	int wait_ms = w->rest_at == 0 ? -1 : now < w->rest_at ? (int)(w->rest_at - now) : 0;
+	int ready = os_wait_accept(&w->set, l->fds, l->n, w->pool->worker_end, wait_ms);
+
+	if (ready == -1 && errno != EINTR) {
+		log_error("waiting for connections: %s", strerror(errno));
+		poll(NULL, 0, RETRY_MS);
+		_exit(REPLACE);
+	}
+	return ready;
+}
+
+/* The next connection, or this process ends. */
+static int
+next_connection(struct worker *w)
+{
+	const struct pool *p = w->pool;
+
+	while (!stopping) {
+		int ready = wait_ready(w);
+		if (ready == -1)
+			continue;
+		if (ready == 0) {
+			if (w->served || count_idle(p->shared, p->spares + 1) > p->spares)
+				_exit(RESTED);
+			w->rest_at = 0;
+			continue;
+		}
+		if (ready & 1 << p->listeners->n || spool_was_replaced(w))
+			break;
+		int fd = accept_one(p->listeners, ready);
+		if (fd != -1)
+			return fd;
+		accept_failed(w);
+	}
+	_exit(REPLACE);
+}
+
 /* The child's whole life. */
 _Noreturn static void
 work(const struct pool *p, size_t slot, pid_t parent)
 {
-	const struct listeners *l = p->listeners;
-	struct shared *s = p->shared;
-	struct stat opened = {.st_ino = 0};
-	uint64_t rest_at = 0;
-	int set = -1;
+	struct worker w = {.pool = p, .rest_at = os_monotonic_ms() + REST_MS, .set = -1};
 	struct spool *sp;
 
 	close(p->parent_end);
-	orphaned_from = l;
+	orphaned_from = p->listeners;
 	handle(SIGUSR1, on_orphaned, SA_RESTART);
 	os_signal_when_orphaned(SIGUSR1, parent);
 	handle(SIGTERM, on_worker_stop, 0);
@@ -227,37 +280,19 @@ work(const struct pool *p, size_t slot, pid_t parent)
 		poll(NULL, 0, RETRY_MS);
 		_exit(REPLACE);
 	}
-	while (!stopping) {
-		uint64_t now = rest_at > 0 ? os_monotonic_ms() : 0;
-		int wait_ms = rest_at == 0 ? -1 : now < rest_at ? (int)(rest_at - now) : 0;
-		int ready = os_wait_accept(&set, l->fds, l->n, p->worker_end, wait_ms);
-		if (ready == -1 && errno == EINTR)
-			continue;
-		if (ready == -1) {
-			log_error("waiting for connections: %s", strerror(errno));
-			poll(NULL, 0, RETRY_MS);
-			break;
-		}
-		if (ready == 0)
-			_exit(RESTED);
-		if (ready & 1 << l->n || spool_was_replaced(p, &opened))
-			break;
-		int fd = accept_one(l, ready);
-		if (fd == -1) {
-			accept_failed(p, rest_at > 0);
-			continue;
-		}
-		s->states[slot] = BUSY;
+	for (;;) {
+		int fd = next_connection(&w);
+		p->shared->states[slot] = BUSY;
 		ask_for_more(p);
 		serve(sp, p->serve, fd, fd);
 		close(fd);
-		if (opened.st_ino == 0)
-			fstat(spool_dirfd(sp), &opened);
-		s->left_ms = os_monotonic_ms();
-		rest_at = s->left_ms + REST_MS;
-		s->states[slot] = IDLE;
+		if (w.opened.st_ino == 0)
+			fstat(spool_dirfd(sp), &w.opened);
+		w.served = true;
+		p->shared->left_ms = os_monotonic_ms();
+		w.rest_at = p->shared->left_ms + REST_MS;
+		p->shared->states[slot] = IDLE;
 	}
-	_exit(REPLACE);
 }
 
 /*
@@ -318,6 +353,7 @@ sweep_for_killed(const struct pool *p)
 	if (fork() != 0)
 		return;
 	close(p->parent_end);
+	close_all(p->listeners);
 	struct spool *sp = spool_new(p->spool_dir, p->sync);
 	uint64_t n = sp == NULL ? 0 : spool_sweep(sp);
 	if (n > 0)

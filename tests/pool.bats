@@ -176,6 +176,32 @@ python() {
 	"$MQCTL" -H "$SPOOL" check
 }
 
+@test "a worker killed when it was woken, others idle beside it: the connection is served" {
+	start_pool -t 1
+	python <<-'END'
+		held = [connect() for _ in range(3)]
+		for s in held:
+		    assert ask(s, b"version").startswith(b"VERSION")
+		for s in held:
+		    s.close()
+		# More are idle now than there have to be. Whichever is woken dies before it accepts.
+		old, tracers = workers(), []
+		assert len(old) >= 3
+		for pid in old:
+		    tracers.append(subprocess.Popen(["strace", "-qqp", str(pid), "-e", "trace=accept",
+		        "-e", "inject=accept:signal=KILL:when=1"], stderr=subprocess.DEVNULL))
+		for pid in old:
+		    wait_for(lambda: not re.search(r"TracerPid:\s*0\n", open(f"/proc/{pid}/status").read()), "strace")
+		s = connect()
+		s.settimeout(3)
+		assert ask(s, b"version").startswith(b"VERSION")
+		assert old & workers() != old, "none was killed"
+		for tracer in tracers:
+		    tracer.terminate()
+		    tracer.wait()
+	END
+}
+
 @test "SIGTERM drains: a set in its middle is stored, an idle client is left, the status is 0" {
 	start_pool
 	python <<-'END'
