@@ -43,7 +43,7 @@
  * writes allows 50 ms for each, and one slow flush of the disk may come on top. */
 #define DELAY_MS 10
 #define GRACE_SECONDS 5        /* for the command at hand after a request to terminate */
-#define FIRST_MS 100           /* for the first command of a client that has just come */
+#define FIRST_MS 1000          /* for the first command of a client that has just come */
 #define LINGER_MS 1000         /* for the client to read our last words */
 #define LINGER_BYTES (1 << 20) /* read and dropped meanwhile */
 

@@ -227,7 +227,7 @@ python() {
 	mkdir "$SPOOL"
 	# The socket is ours, as it would be systemd's: what nobody accepted waits for the next mqd.
 	timeout 60 "$PYTHON" - "$MQD" "$SPOOL" <<-'END'
-		import os, signal, socket, subprocess, sys, threading
+		import os, signal, socket, subprocess, sys, threading, time
 		listener = socket.create_server(("127.0.0.1", 0), backlog=100)
 		stop, failures, done = threading.Event(), [], [0]
 		def client():
@@ -249,7 +249,7 @@ python() {
 		    p = subprocess.Popen([sys.argv[1], "-N", "-H", sys.argv[2]], stdin=listener)
 		    seen = done[0]
 		    while done[0] < seen + 50:
-		        pass
+		        time.sleep(0.001)
 		    p.terminate()
 		    assert p.wait(20) == 0
 		p = subprocess.Popen([sys.argv[1], "-N", "-H", sys.argv[2]], stdin=listener)
