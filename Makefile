@@ -38,7 +38,7 @@ MQ_CFLAGS := -std=c11 $(WARN) $(HARDEN) $(CFLAGS)
 
 B := build/$(VARIANT)
 COMMON := spool.o queue.o admin.o state.o message.o queue_name.o crc32c.o number.o os.o
-MQD := mqd.o listen.o serve.o proto.o stats.o log.o $(COMMON)
+MQD := mqd.o listen.o pool.o serve.o proto.o stats.o log.o $(COMMON)
 MQCTL := mqctl.o $(COMMON)
 
 ifeq ($(VARIANT),default)
@@ -80,7 +80,8 @@ run: all
 	@echo "and ./mqctl -H spool ls, or ls and cat on ./spool/q4. Stop it with ^C."
 	@exec ./mqd -v -H spool -l 127.0.0.1 -p 22201 -u "$$(id -u)"
 
-# What the tests need, all of them, and the summary line. TESTS=file... runs only these.
+# What the tests need, all of them, and the summary line. TESTS=file... runs only these,
+# LAUNCH=connection with a process per connection, SYNC=full|push|none with that -o sync.
 test: all
 	MQD=$(CURDIR)/$B/mqd MQCTL=$(CURDIR)/$B/mqctl tests/run $(TESTS)
 
@@ -121,11 +122,11 @@ install: all
 	install -m 644 man/mqctl.1 $(DESTDIR)$(MANDIR)/man1/
 	install -m 644 man/mqspool.5 $(DESTDIR)$(MANDIR)/man5/
 	install -m 644 man/mqd.8 $(DESTDIR)$(MANDIR)/man8/
-	for f in mqd.socket mqd@.service; do \
+	for f in mqd.socket mqd@.service mqd-pool.socket mqd-pool.service; do \
 	    sed 's,/usr/local/sbin,$(SBINDIR),' etc/$$f > $(DESTDIR)$(UNITDIR)/$$f; done
 	install -m 644 etc/mqd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/mqd.conf
 	install -m 644 etc/mqd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mqd.conf
-	for f in mqd.xinetd tcpserver-run; do \
+	for f in mqd.xinetd mqd-pool.xinetd tcpserver-run; do \
 	    sed 's,/usr/local/sbin,$(SBINDIR),' etc/$$f > $(DESTDIR)$(DOCDIR)/$$f; done
 	install -m 644 README.md $(DESTDIR)$(DOCDIR)/
 
@@ -135,6 +136,7 @@ uninstall:
 	rm -f $(DESTDIR)$(MANDIR)/man1/mqctl.1 $(DESTDIR)$(MANDIR)/man5/mqspool.5
 	rm -f $(DESTDIR)$(MANDIR)/man8/mqd.8
 	rm -f $(DESTDIR)$(UNITDIR)/mqd.socket $(DESTDIR)$(UNITDIR)/mqd@.service
+	rm -f $(DESTDIR)$(UNITDIR)/mqd-pool.socket $(DESTDIR)$(UNITDIR)/mqd-pool.service
 	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/mqd.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mqd.conf
 	rm -rf $(DESTDIR)$(DOCDIR)
 

@@ -1,29 +1,19 @@
 /*
- * listen.c: sockets to accept on, and the processes that serve what is accepted.
- *
- * One parent accepts and forks a worker for each connection. The parent never opens a
- * queue while it may fork: a flock belongs to the open file, which a child would share.
- * When a worker is killed the parent puts back at once what the worker had claimed.
+ * listen.c: sockets to accept on. Who accepts is in pool.c.
  */
 #include "listen.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "log.h"
 #include "number.h"
 
 static int
@@ -142,185 +132,4 @@ listen_unix(struct listeners *l, const char *path, mode_t mode)
 	if (listen_on(l, fd, (struct sockaddr *)&un, sizeof un) == -1)
 		return -1;
 	return chmod(path, mode);
-}
-
-static volatile sig_atomic_t stopping;
-
-static void
-on_stop(int sig)
-{
-	(void)sig;
-	stopping = 1;
-}
-
-static void
-on_child(int sig)
-{
-	(void)sig; /* it interrupts ppoll */
-}
-
-static void
-on_worker_stop(int sig)
-{
-	(void)sig;
-	serve_terminate();
-}
-
-/* Set handlers that interrupt system calls. */
-static void
-handle(int sig, void (*handler)(int))
-{
-	struct sigaction sa = {.sa_handler = handler};
-
-	sigemptyset(&sa.sa_mask);
-	sigaction(sig, &sa, NULL);
-}
-
-struct workers {
-	pid_t *pids;
-	uint64_t n, max;
-};
-
-/* Messages that a killed worker had claimed go back now rather than with the next get. */
-static void
-sweep_for_killed(const char *spool_dir, enum spool_sync sync)
-{
-	/* In a process of its own, because a queue may be locked for long. */
-	if (fork() != 0)
-		return;
-	struct spool *sp = spool_new(spool_dir, sync);
-	uint64_t n = sp == NULL ? 0 : spool_sweep(sp);
-	if (n > 0)
-		log_error("%llu messages of killed workers put back", (unsigned long long)n);
-	_exit(0);
-}
-
-static void
-reap(struct workers *w, const char *spool_dir, enum spool_sync sync)
-{
-	bool killed = false;
-	int status;
-	pid_t pid;
-
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		for (uint64_t i = 0; i < w->n; i++)
-			if (w->pids[i] == pid) {
-				w->pids[i] = w->pids[--w->n];
-				break;
-			}
-		if (WIFSIGNALED(status)) {
-			log_error("worker %ld was killed by signal %d", (long)pid,
-			          WTERMSIG(status));
-			killed = true;
-		}
-	}
-	if (killed)
-		sweep_for_killed(spool_dir, sync);
-}
-
-/* The child's whole life. */
-_Noreturn static void
-work(const struct listeners *l, int fd, const char *spool_dir, enum spool_sync sync,
-     const struct serve_options *options, const sigset_t *mask)
-{
-	struct spool *sp = spool_new(spool_dir, sync);
-
-	for (unsigned i = 0; i < l->n; i++)
-		close(l->fds[i]);
-	handle(SIGTERM, on_worker_stop);
-	handle(SIGINT, on_worker_stop);
-	handle(SIGALRM, on_worker_stop);
-	handle(SIGCHLD, SIG_DFL);
-	sigprocmask(SIG_SETMASK, mask, NULL);
-	if (sp == NULL) {
-		log_error("no memory to serve a connection");
-		_exit(111);
-	}
-	serve(sp, options, fd, fd);
-	_exit(0);
-}
-
-/* Mostly the client left, or a process that shares the socket took it. But without
- * descriptors or memory the connection stays where it is: wait, for a worker to end or a
- * second. */
-static void
-accept_failed(const sigset_t *unblocked)
-{
-	static bool logged;
-	struct timespec second = {.tv_sec = 1};
-
-	if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM)
-		return;
-	if (!logged)
-		log_error("accept: %s", strerror(errno));
-	logged = true;
-	ppoll(NULL, 0, &second, unblocked);
-}
-
-int
-listen_serve(const struct listeners *l, const char *spool_dir, enum spool_sync sync,
-             const struct serve_options *options)
-{
-	struct workers w = {.max = options->max_connections};
-	struct pollfd polled[LISTEN_MAX];
-	sigset_t blocked, unblocked;
-	int r = 0;
-
-	/* Another process may accept what poll told us of; never wait for the next. */
-	for (unsigned i = 0; i < l->n; i++) {
-		int flags = fcntl(l->fds[i], F_GETFL);
-		if (flags == -1 || fcntl(l->fds[i], F_SETFL, flags | O_NONBLOCK) == -1)
-			return -1;
-	}
-	w.pids = calloc(w.max, sizeof *w.pids);
-	if (w.pids == NULL)
-		return -1;
-	handle(SIGTERM, on_stop);
-	handle(SIGINT, on_stop);
-	handle(SIGCHLD, on_child);
-	sigemptyset(&blocked);
-	sigaddset(&blocked, SIGTERM);
-	sigaddset(&blocked, SIGINT);
-	sigaddset(&blocked, SIGCHLD);
-	/* Signals arrive in ppoll alone, so none is missed between a look and a wait. */
-	sigprocmask(SIG_BLOCK, &blocked, &unblocked);
-	for (unsigned i = 0; i < l->n; i++)
-		polled[i] = (struct pollfd){.fd = l->fds[i], .events = POLLIN};
-	while (!stopping) {
-		reap(&w, spool_dir, sync);
-		/* With all workers busy the next connection waits in the kernel's queue.
-		 */
-		if (ppoll(polled, w.n < w.max ? l->n : 0, NULL, &unblocked) == -1) {
-			if (errno == EINTR)
-				continue;
-			r = -1;
-			break;
-		}
-		for (unsigned i = 0; i < l->n && w.n < w.max; i++) {
-			if (polled[i].revents == 0)
-				continue;
-			int fd = accept(l->fds[i], NULL, NULL);
-			if (fd == -1) {
-				accept_failed(&unblocked);
-				continue;
-			}
-			pid_t pid = fork();
-			if (pid == 0)
-				work(l, fd, spool_dir, sync, options, &unblocked);
-			if (pid == -1)
-				log_error("fork: %s", strerror(errno));
-			else
-				w.pids[w.n++] = pid;
-			close(fd);
-		}
-	}
-	for (uint64_t i = 0; i < w.n; i++)
-		kill(w.pids[i], SIGTERM);
-	while (w.n > 0) {
-		reap(&w, spool_dir, sync);
-		if (w.n > 0)
-			ppoll(NULL, 0, NULL, &unblocked);
-	}
-	free(w.pids);
-	return r;
 }

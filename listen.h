@@ -1,12 +1,9 @@
-/* listen.h: sockets to accept on, and the processes that serve what is accepted. */
+/* listen.h: sockets to accept on. */
 #ifndef MQ_LISTEN_H
 #define MQ_LISTEN_H
 
 #include <stdint.h>
 #include <sys/types.h>
-
-#include "serve.h"
-#include "spool.h"
 
 #define LISTEN_MAX 16     /* sockets */
 #define LISTEN_PORT 22201 /* memcacheq's, and Kestrel's */
@@ -28,13 +25,5 @@ int listen_tcp(struct listeners *l, const char *address, uint16_t port);
 /* Listen on a Unix socket at `path`, which gets the file mode `mode`. A socket that
  * nobody listens on any more is replaced. Returns 0; -1 with errno. */
 int listen_unix(struct listeners *l, const char *path, mode_t mode);
-
-/*
- * Accept, and serve each connection in a process of its own, at most
- * options->max_connections at a time, until SIGTERM or SIGINT; then wait for those that
- * are served and return 0; -1 with errno if it cannot go on.
- */
-int listen_serve(const struct listeners *l, const char *spool_dir, enum spool_sync sync,
-                 const struct serve_options *options);
 
 #endif

@@ -17,8 +17,8 @@
  *     mqctl.c    the operator's command
  *
  * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,
- * stats.c (counters), listen.c (accepting, without a super-server), os.c, log.c,
- * number.c, crc32c.c.
+ * stats.c (counters), listen.c (sockets to listen on), pool.c (the processes that accept
+ * on them), os.c, log.c, number.c, crc32c.c.
  */
 #include <errno.h>
 #include <grp.h>
@@ -37,6 +37,7 @@
 #include "listen.h"
 #include "log.h"
 #include "number.h"
+#include "pool.h"
 #include "serve.h"
 #include "spool.h"
 
@@ -47,7 +48,8 @@ enum { EXIT_USAGE = 100, EXIT_SYSTEM = 111 };
 
 static const char usage_text[] =
     "usage: mqd [-NVhv] [-a mode] [-B max-body] [-c max-connections] [-H spool]\n"
-    "           [-l address] [-o option[,option]] [-p port] [-s socket] [-u user]\n"
+    "           [-l address] [-o option[,option]] [-p port] [-s socket] [-t spares]\n"
+    "           [-u user]\n"
     "\n"
     "  -H dir      the spool (" DEFAULT_SPOOL ")\n"
     "  -p port     listen on this TCP port (22201 if -l is given)\n"
@@ -55,6 +57,7 @@ static const char usage_text[] =
     "  -s path     listen on a Unix socket\n"
     "  -a mode     access mode of the Unix socket, octal (0700)\n"
     "  -c number   serve that many connections at a time (1024)\n"
+    "  -t number   keep that many processes waiting for connections (4)\n"
     "  -B size     largest message, with k, m or g (1m)\n"
     "  -u user     run as this user\n"
     "  -N          never wait for the disk, as -o sync=none\n"
@@ -62,6 +65,9 @@ static const char usage_text[] =
     "              what survives a power loss: all, pushes, nothing (full)\n"
     "  -o idle_timeout=seconds\n"
     "              leave a client that has been silent that long (0: never)\n"
+    "  -o pool_idle=seconds\n"
+    "              on a super-server's listening socket: end when nobody was connected\n"
+    "              for so long (0: never)\n"
     "  -v          log more\n"
     "  -V          print the version\n"
     "  -h          print this\n"
@@ -77,6 +83,7 @@ struct options {
 	mode_t mode;
 	enum spool_sync sync;
 	struct serve_options serve;
+	struct pool_options pool;
 };
 
 __attribute__((format(printf, 1, 2))) _Noreturn static void
@@ -113,8 +120,9 @@ parse_number(const char *option, const char *s, uint64_t min, uint64_t max)
 static void
 parse_suboptions(struct options *o, char *s)
 {
-	enum { SYNC, IDLE_TIMEOUT };
-	char *const names[] = {[SYNC] = "sync", [IDLE_TIMEOUT] = "idle_timeout", NULL};
+	enum { SYNC, IDLE_TIMEOUT, POOL_IDLE };
+	char *const names[] = {
+	    [SYNC] = "sync", [IDLE_TIMEOUT] = "idle_timeout", [POOL_IDLE] = "pool_idle", NULL};
 	static const char *const syncs[] = {
 	    [SPOOL_SYNC_FULL] = "full", [SPOOL_SYNC_PUSH] = "push", [SPOOL_SYNC_NONE] = "none"};
 	char *value;
@@ -127,6 +135,10 @@ parse_suboptions(struct options *o, char *s)
 		if (name == IDLE_TIMEOUT) {
 			o->serve.idle_timeout =
 			    (int)parse_number("-o idle_timeout", value, 0, 1000000);
+			continue;
+		}
+		if (name == POOL_IDLE) {
+			o->pool.idle_timeout = (int)parse_number("-o pool_idle", value, 0, 1000000);
 			continue;
 		}
 		unsigned i = 0;
@@ -169,7 +181,7 @@ parse_options(struct options *o, int argc, char *argv[])
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "+:a:B:c:H:hl:No:p:s:u:Vv")) != -1) {
+	while ((c = getopt(argc, argv, "+:a:B:c:H:hl:No:p:s:t:u:Vv")) != -1) {
 		switch (c) {
 		case 'a':
 			o->mode = parse_mode(optarg);
@@ -197,6 +209,9 @@ parse_options(struct options *o, int argc, char *argv[])
 			break;
 		case 's':
 			o->socket_path = optarg;
+			break;
+		case 't':
+			o->pool.spares = parse_number("-t", optarg, 1, 1 << 20);
 			break;
 		case 'u':
 			o->user = optarg;
@@ -267,6 +282,8 @@ bind_all(struct listeners *l, const struct options *o)
 
 	if (geteuid() == 0 && o->user == NULL)
 		die_usage("as root it listens only with -u: the user to run as, or -u root");
+	if (o->pool.idle_timeout > 0)
+		die_usage("-o pool_idle is for a socket that somebody else listens on meanwhile");
 	for (unsigned i = 0; i < o->naddresses && o->port != 0; i++)
 		if (listen_tcp(l, o->addresses[i], port) == -1)
 			die_system(o->addresses[i]);
@@ -363,7 +380,8 @@ main(int argc, char *argv[])
 	                    .port = -1,
 	                    .mode = 0700,
 	                    .sync = SPOOL_SYNC_FULL,
-	                    .serve = {.max_body = 1 << 20, .max_connections = 1024}};
+	                    .serve = {.max_body = 1 << 20, .max_connections = 1024},
+	                    .pool = {.spares = 4}};
 	struct listeners l = {.n = 0};
 	int fd = -1;
 
@@ -381,8 +399,8 @@ main(int argc, char *argv[])
 		serve_one(&o, fd, fd);
 	else if (l.n == 0)
 		serve_one(&o, STDIN_FILENO, STDOUT_FILENO);
-	else if (listen_serve(&l, o.spool, o.sync, &o.serve) == -1)
-		die_system("accepting");
+	else if (pool_serve(&l, o.spool, o.sync, &o.serve, &o.pool) == -1)
+		die_system("starting to accept");
 	if (o.socket_path != NULL)
 		unlink(o.socket_path);
 	return 0;

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +19,8 @@
 #include <unistd.h>
 
 #if defined(__linux__) && !defined(MQ_PORTABLE)
+#include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
 #ifndef RENAME_NOREPLACE
@@ -154,6 +157,85 @@ os_sendfile(int out, int file, uint64_t offset, size_t len)
 	(void)out, (void)file, (void)offset, (void)len;
 	errno = ENOSYS;
 	return -1;
+#endif
+}
+
+#if defined(EPOLLEXCLUSIVE) && !defined(MQ_PORTABLE)
+/* With a set of its own in each process, the first of those that wait, in the order in which
+ * they began their sets, is woken: few are kept busy, and the others can rest. */
+static int
+wait_set(int set, int *ready, int timeout_ms)
+{
+	struct epoll_event events[OS_WAIT_MAX + 1];
+	int n = epoll_wait(set, events, OS_WAIT_MAX + 1, timeout_ms);
+
+	*ready = 0;
+	for (int i = 0; i < n; i++)
+		*ready |= 1 << events[i].data.u32;
+	return n;
+}
+
+static int
+make_set(const int *sockets, unsigned n, int other)
+{
+	int set = epoll_create1(EPOLL_CLOEXEC), r = set == -1 ? -1 : 0;
+
+	for (unsigned i = 0; i <= n && r == 0; i++) {
+		struct epoll_event e = {.events = i < n ? EPOLLIN | EPOLLEXCLUSIVE : EPOLLIN,
+		                        .data.u32 = i};
+		r = epoll_ctl(set, EPOLL_CTL_ADD, i < n ? sockets[i] : other, &e);
+	}
+	if (r == 0)
+		return set;
+	if (set != -1)
+		close(set);
+	return -1;
+}
+#else
+static int
+wait_set(int set, int *ready, int timeout_ms)
+{
+	(void)set, (void)timeout_ms;
+	*ready = 0;
+	return -1;
+}
+
+static int
+make_set(const int *sockets, unsigned n, int other)
+{
+	(void)sockets, (void)n, (void)other;
+	return -1;
+}
+#endif
+
+int
+os_wait_accept(int *set, const int *sockets, unsigned n, int other, int timeout_ms)
+{
+	struct pollfd polled[OS_WAIT_MAX + 1];
+	int ready = 0;
+
+	if (*set == -1)
+		*set = make_set(sockets, n, other);
+	if (*set != -1)
+		return wait_set(*set, &ready, timeout_ms) == -1 ? -1 : ready;
+	for (unsigned i = 0; i <= n; i++)
+		polled[i] = (struct pollfd){.fd = i < n ? sockets[i] : other, .events = POLLIN};
+	if (poll(polled, n + 1, timeout_ms) == -1)
+		return -1;
+	for (unsigned i = 0; i <= n; i++)
+		ready |= polled[i].revents != 0 ? 1 << i : 0;
+	return ready;
+}
+
+void
+os_signal_when_orphaned(int sig, pid_t parent)
+{
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	prctl(PR_SET_PDEATHSIG, sig);
+	if (getppid() != parent)
+		raise(sig);
+#else
+	(void)sig, (void)parent;
 #endif
 }
 

@@ -42,6 +42,21 @@ uint64_t os_monotonic_ms(void);
  */
 ssize_t os_sendfile(int out, int file, uint64_t offset, size_t len);
 
+/*
+ * Wait, for `timeout_ms` at the most (-1: for ever), until a connection waits on one of the `n`
+ * listening sockets, or descriptor `other` can be read or has come to its end. Of several
+ * processes that wait for the same connection the system wakes one, where it can; whoever is
+ * ready to wait may be the one to accept it. *set is -1 at first, belongs to this function and
+ * process, and goes with these descriptors. Returns a bit for each that is ready, 1 << n for
+ * `other`; 0 when the time is over; -1 with errno, EINTR after a signal.
+ */
+int os_wait_accept(int *set, const int *sockets, unsigned n, int other, int timeout_ms);
+#define OS_WAIT_MAX 16 /* sockets */
+
+/* Have signal `sig` sent to this process when its parent, `parent`, has ended; at once if it
+ * has. Where the system cannot, it is not sent. */
+void os_signal_when_orphaned(int sig, pid_t parent);
+
 /* Acknowledge what was received on socket `fd` now, not in the hope of data to send
  * along. */
 void os_quick_ack(int fd);

@@ -46,6 +46,7 @@ _Static_assert(PUSH_PIECE <= IN_SIZE, "a piece is gathered before it is written"
  * writes allows 50 ms for each, and one slow flush of the disk may come on top. */
 #define DELAY_MS 10
 #define GRACE_SECONDS 5        /* for the command at hand after a request to terminate */
+#define FIRST_MS 1000          /* for the first command of a client that has just come */
 #define LINGER_MS 1000         /* for the client to read our last words */
 #define LINGER_BYTES (1 << 20) /* read and dropped meanwhile */
 
@@ -59,6 +60,7 @@ static struct connection {
 	bool has_trash;      /* files of a deleted queue are to be unlinked */
 	bool reader_gone;    /* nothing can be written any more */
 	bool input_ends;     /* nothing further is read, but what was read is carried out */
+	bool has_spoken;     /* the client has sent something */
 	bool owes_ack;       /* something was read since we last wrote */
 	int logged_error;    /* the errno last logged: a full disk is told once, not a
 	                     million times */
@@ -266,6 +268,16 @@ empty_trash(void)
 		conn.has_trash = false;
 }
 
+/* A client that was accepted just before we were told to end has not had its turn yet: is its
+ * first command here, or comes at once? */
+static bool
+is_beginning(void)
+{
+	struct pollfd p = {.fd = conn.in, .events = POLLIN};
+
+	return conn.is_socket && !conn.has_spoken && poll(&p, 1, FIRST_MS) == 1;
+}
+
 /* Read more, waiting for it. Before that everything is answered: the client may be
  * waiting as well. `between` says that no command is at hand. Returns false if nothing
  * more comes. */
@@ -291,17 +303,17 @@ fill(bool between)
 	if (!conn.is_socket && conn.options->idle_timeout > 0 && !wait_for(conn.in, POLLIN))
 		return false;
 	for (;;) {
-		if (between && terminating)
+		if (between && terminating && !is_beginning())
 			return false;
 		n = read(conn.in, conn.in_buf + conn.end, IN_SIZE - conn.end);
 		if (n > 0)
 			break;
 		conn.peer_left = n == 0 || errno == ECONNRESET;
-		if (n == 0 || (between && terminating) || !may_go_on(conn.in, POLLIN))
+		if (n == 0 || !may_go_on(conn.in, POLLIN))
 			return false;
 	}
 	conn.end += (size_t)n;
-	conn.owes_ack = true;
+	conn.owes_ack = conn.has_spoken = true;
 	conn.written_ms = os_monotonic_ms();
 	stats_add(STATS_BYTES_READ, (uint64_t)n);
 	return true;
@@ -883,7 +895,8 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 	conn.in = in;
 	conn.out = out;
 	conn.closing = conn.peer_left = conn.reader_gone = conn.input_ends = false;
-	conn.owes_ack = conn.has_trash = false;
+	conn.owes_ack = conn.has_trash = conn.is_tcp = conn.has_spoken = false;
+	conn.logged_error = 0;
 	conn.start = conn.end = conn.out_len = conn.nclaims = 0;
 	prepare_socket();
 	if (dirfd != -1 && stats_open(dirfd) == -1)

@@ -1,12 +1,14 @@
 #!/usr/bin/python3
-"""connections.py HOST PORT N [--held M] - N connections in a row, one command each, none refused.
+"""connections.py HOST PORT N [--held M] [--at-once K] - N connections in a row, one command each, none refused.
 
 The first half push, and close as soon as they have read the reply, as a web page's client does;
 the second half pop what was pushed, and read on to the end, so that a byte too many is seen.
 Then M more, opened as fast as can be and all open before the first of them asks anything.
+Then K more, all begun before the first is waited for; each pushes, and stays until all are served.
 Prints what it counted; or, at the first odd reply, what that was, with status 1.
 """
 import argparse
+import select
 import socket
 import sys
 import time
@@ -53,12 +55,47 @@ def hold(where, count):
         sock.close()
 
 
+def at_once(where, count):
+    """Returns how long each had to wait for its reply from when the first began, in ms, sorted."""
+    poll, pending, held, took = select.epoll(), {}, [], []
+    begin = time.monotonic()
+    for _ in range(count):
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(where)
+        poll.register(sock, select.EPOLLOUT)
+        pending[sock.fileno()] = sock
+    while pending:
+        ready = poll.poll(90)  # what a short queue dropped is sent again after 1, 2, 4, ... seconds
+        if not ready:
+            raise ValueError(f"{len(pending)} of {count} at once are not served")
+        for fd, what in ready:
+            sock = pending[fd]
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, "at once")
+            if what & select.EPOLLOUT:
+                sock.sendall(b"set burst 0 0 1\r\nx\r\n")
+                poll.modify(fd, select.EPOLLIN)
+                continue
+            got = sock.recv(100)
+            if got != b"STORED\r\n":
+                raise ValueError(f"at once: got {got!r}")
+            took.append((time.monotonic() - begin) * 1000)
+            poll.unregister(fd)
+            held.append(pending.pop(fd))
+    for sock in held:
+        sock.close()
+    return took
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("host")
     parser.add_argument("port", type=int)
     parser.add_argument("n", type=int)
     parser.add_argument("--held", type=int, default=0)
+    parser.add_argument("--at-once", type=int, default=0)
     args = parser.parse_args()
     where = (args.host, args.port)
     half = args.n // 2
@@ -74,11 +111,18 @@ def main():
         took = time.monotonic() - begin
         hold(where, args.held)
         done["held"] = args.held
+        took_at_once = at_once(where, args.at_once)
     except (OSError, ValueError) as error:
         print(f"connections.py: {error}, after {done}", file=sys.stderr)
         return 1
-    each = took / max(1, 2 * half) * 1000
-    print(f"{done['pushed']} pushed, {done['popped']} popped, {each:.2f} ms each, {done['held']} held at once")
+    figures = []
+    if half:
+        figures.append("%d pushed, %d popped, %.2f ms each, %d held at once" % (
+            done["pushed"], done["popped"], took / (2 * half) * 1000, done["held"]))
+    if took_at_once:
+        figures.append("%d at once, the median after %.0f ms, the last after %.0f ms" % (
+            len(took_at_once), took_at_once[len(took_at_once) // 2], took_at_once[-1]))
+    print("; ".join(figures))
     return 0
 
 

@@ -6,7 +6,7 @@ load helper
 # inject MODE [binary's folder]: see the head of tests/inject.
 inject() {
 	mkdir -p "$BATS_TEST_TMPDIR/inject"
-	"$BATS_TEST_DIRNAME/inject" "$1" "${2:-$MQD}" "${3:-$MQCTL}" "$BATS_TEST_TMPDIR/inject"
+	"$BATS_TEST_DIRNAME/inject" "$1" "${2:-$MQD_BINARY}" "${3:-$MQCTL}" "$BATS_TEST_TMPDIR/inject"
 }
 
 teardown() {
@@ -95,7 +95,7 @@ teardown() {
 }
 
 @test "a worker killed while it sends: the parent puts its message back within a second" {
-	start_mqd -B 64m
+	LAUNCH=pool start_mqd -B 64m
 	"$PYTHON" - "$PORT" "$MQD_PID" "$SPOOL" <<-'END'
 		import os, signal, socket, subprocess, sys, time
 		port, parent, spool = int(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -107,6 +107,10 @@ teardown() {
 		s.sendall(b"get a\r\n")
 		assert s.recv(100).startswith(b"VALUE a")
 		workers = subprocess.run(["pgrep", "-P", parent], stdout=subprocess.PIPE, text=True).stdout.split()
+		def holds_claim(pid):
+		    fds = "/proc/%s/fd/" % pid
+		    return any("/.claim/" in os.readlink(fds + fd) for fd in os.listdir(fds))
+		workers = [pid for pid in workers if holds_claim(pid)]
 		assert len(workers) == 1, workers
 		assert os.listdir(spool + "/a/.claim") == ["0000000000000001"]
 		os.kill(int(workers[0]), signal.SIGKILL)
@@ -118,7 +122,7 @@ teardown() {
 }
 
 @test "SIGTERM to a listening mqd: what is being sent is sent, what is idle ends, exit 0" {
-	start_mqd -B 64m
+	LAUNCH=pool start_mqd -B 64m
 	"$PYTHON" - "$PORT" "$MQD_PID" <<-'END'
 		import os, signal, socket, sys
 		def connect():
@@ -143,7 +147,7 @@ teardown() {
 }
 
 @test "SIGTERM while a client does not read: given up after the grace, the message is back" {
-	start_mqd -B 64m
+	LAUNCH=pool start_mqd -B 64m
 	"$PYTHON" - "$PORT" "$MQD_PID" <<-'END'
 		import os, signal, socket, sys
 		s = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 10)

@@ -1,8 +1,14 @@
 # What every test file loads: the binaries under test, a spool and a port of the test's own,
 # waiting on conditions, and stopping exactly the processes that the test started.
+#
+# All tests also run with LAUNCH=connection, where start_mqd has tcpserver start an mqd for each
+# connection, and with SYNC=full, push or none, which every mqd gets before its own options (MQD is
+# a script then, and MQD_BINARY the program: see tests/run). A test that is about one of these
+# says so: LAUNCH=pool start_mqd, or -o sync=full.
 
 TOP=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
 export MQD=${MQD:-$TOP/mqd}
+export MQD_BINARY=${MQD_BINARY:-$MQD}
 export MQCTL=${MQCTL:-$TOP/mqctl}
 export PYTHONDONTWRITEBYTECODE=1
 PYTHON=/usr/bin/python3
@@ -39,11 +45,16 @@ gone() {
 
 # start_mqd [option...]: mqd listening on its own port; sets PORT and MQD_PID.
 start_mqd() {
-	local user=()
-	[[ $EUID -eq 0 ]] && user=(-u root)
+	local user=() command
 	mkdir -p "$SPOOL"
 	PORT=$(free_port)
-	"$MQD" -H "$SPOOL" -p "$PORT" -l 127.0.0.1 "${user[@]}" "$@" 2>>"$BATS_TEST_TMPDIR/log" 3>&- &
+	if [[ ${LAUNCH:-pool} == pool ]]; then
+		[[ $EUID -eq 0 ]] && user=(-u root)
+		command=("$MQD" -H "$SPOOL" -p "$PORT" -l 127.0.0.1 "${user[@]}" "$@")
+	else
+		command=(tcpserver -HRDl0 -c 1000 -b 1024 127.0.0.1 "$PORT" "$MQD" -H "$SPOOL" "$@")
+	fi
+	"${command[@]}" 2>>"$BATS_TEST_TMPDIR/log" 3>&- &
 	MQD_PID=$!
 	wait_for listening "$PORT"
 }

@@ -13,7 +13,7 @@ teardown() {
 
 as_nobody() {
 	[ "$EUID" -eq 0 ] || skip "only root can become another user"
-	cp "$MQD" "$BATS_TEST_TMPDIR/mqd"
+	cp "$MQD_BINARY" "$BATS_TEST_TMPDIR/mqd"
 	local d=$BATS_TEST_TMPDIR
 	while [ "$d" != / ]; do
 		chmod o+x "$d"
@@ -24,7 +24,7 @@ as_nobody() {
 @test "usage errors exit with 100 and one line, and say what was wrong" {
 	local args
 	for args in '-x' '-c 9m' '-p 9m' '-o idle_timeout=9g' '-p' '-p 65536' '-p x' '-c 0' '-c x' '-B 0' '-B 1t' '-B 10g' '-a 999' '-a x' \
-		'-o nonsense' '-o sync' '-o sync=half' '-o idle_timeout=x' 'extra' '-p 0 -u root'; do
+		'-o nonsense' '-o sync' '-o sync=half' '-o idle_timeout=x' '-t 0' '-t x' '-o pool_idle=x' '-u root -p 1 -o pool_idle=1' 'extra' '-p 0 -u root'; do
 		# shellcheck disable=SC2086
 		run "$MQD" -H "$SPOOL" $args </dev/null
 		[ "$status" -eq 100 ] || { echo "$args: $status"; false; }
@@ -68,7 +68,7 @@ as_nobody() {
 	local p1 p2
 	p1=$(free_port)
 	p2=$(free_port)
-	start_mqd -l "127.0.0.2:$p1,127.0.0.3" -l "[::1]:$p2"
+	LAUNCH=pool start_mqd -l "127.0.0.2:$p1,127.0.0.3" -l "[::1]:$p2"
 	local target
 	for target in "127.0.0.1 $PORT" "127.0.0.2 $p1" "127.0.0.3 $PORT" "::1 $p2"; do
 		# shellcheck disable=SC2086
@@ -100,6 +100,8 @@ as_nobody() {
 	[ "$status" -eq 111 ]
 	kill -9 "$MQD_PID"
 	wait "$MQD_PID" || :
+	no_answer() { ! answers; }
+	wait_for no_answer # its workers see that it is gone
 	[ -S "$path" ]
 	"$MQD" -H "$SPOOL" -s "$path" "${user[@]}" 3>&- &
 	MQD_PID=$!
@@ -110,7 +112,7 @@ as_nobody() {
 }
 
 @test "-c: the connection too many waits until one leaves" {
-	start_mqd -c 2
+	LAUNCH=pool start_mqd -c 2
 	"$PYTHON" - "$PORT" <<-'END'
 		import select, socket, sys
 		def connect():

@@ -72,60 +72,69 @@ END
 	echo "# ${BATS_TEST_DESCRIPTION%%:*}: $figures" >&3
 }
 
-# xinetd_conf [EXPR...]: the stanza as it ships, but for the port, the paths and the user.
+# What those that are limited by themselves alone are put through.
+serves_1000_at_once() {
+	local figures
+	figures=$("$PYTHON" "$BATS_TEST_DIRNAME/connections.py" 127.0.0.1 "$PORT" 0 --at-once 1000)
+	echo "# ${BATS_TEST_DESCRIPTION%%:*}: $figures" >&3
+}
+
+# xinetd_conf FILE: the stanza as it ships, but for the port, the paths and the user.
 xinetd_conf() {
-	shipped mqd.xinetd \
+	shipped "$1" \
 		"/^\tport/s|22201|$PORT|" \
 		"/^\tserver /s|/usr/local/sbin/mqd|$MQD|" \
 		"/^\tserver_args/s|/var/spool/mqd|$SPOOL|" \
 		"/^\tuser/s|mqd|$(id -un)|" \
-		"/^\tgroup/s|mqd|$(id -gn)|" \
-		"$@"
+		"/^\tgroup/s|mqd|$(id -gn)|"
 }
 
-# activate OPTION...: systemd-socket-activate with what mqd.socket and mqd@.service name.
+# activate SOCKET SERVICE OPTION...: systemd-socket-activate with what these units name.
 activate() {
 	local listen command
-	listen=$(shipped mqd.socket "s|^ListenStream=127.0.0.1:22201$|ListenStream=127.0.0.1:$PORT|")
+	listen=$(shipped "$1" "s|^ListenStream=127.0.0.1:22201$|ListenStream=127.0.0.1:$PORT|")
 	listen=$(sed -n 's/^ListenStream=//p' <<<"$listen")
-	command=$(shipped mqd@.service \
+	command=$(shipped "$2" \
 		"/^ExecStart=/s|/usr/local/sbin/mqd|$MQD|" \
 		"/^ExecStart=/s|/var/spool/mqd|$SPOOL|")
 	read -ra command < <(sed -n 's/^ExecStart=//p' <<<"$command")
-	serve systemd-socket-activate -l "$listen" "$@" -- "${command[@]}"
+	serve systemd-socket-activate -l "$listen" "${@:3}" -- "${command[@]}"
 }
 
 @test "xinetd: etc/mqd.xinetd as it ships" {
-	xinetd_conf >"$BATS_TEST_TMPDIR/conf"
+	xinetd_conf mqd.xinetd >"$BATS_TEST_TMPDIR/conf"
 	serve xinetd -dontfork -f "$BATS_TEST_TMPDIR/conf" -filelog "$BATS_TEST_TMPDIR/xinetd.log" \
 		-pidfile "$BATS_TEST_TMPDIR/pid"
+	serves_1000_at_once
 	serves_everyone
 }
 
-@test "xinetd, wait = yes: mqd accepts for itself" {
-	xinetd_conf '/^\twait/s|no|yes|' >"$BATS_TEST_TMPDIR/conf"
+@test "xinetd, wait = yes: etc/mqd-pool.xinetd as it ships" {
+	xinetd_conf mqd-pool.xinetd >"$BATS_TEST_TMPDIR/conf"
 	serve xinetd -dontfork -f "$BATS_TEST_TMPDIR/conf" -filelog "$BATS_TEST_TMPDIR/xinetd.log" \
 		-pidfile "$BATS_TEST_TMPDIR/pid"
+	serves_1000_at_once
 	serves_everyone
 }
 
 @test "systemd-socket-activate: the listening socket is descriptor 3" {
-	activate
+	activate mqd-pool.socket mqd-pool.service
+	serves_1000_at_once
 	serves_everyone
 }
 
 @test "systemd-socket-activate --inetd: the listening socket is descriptor 0" {
-	activate --inetd
+	activate mqd-pool.socket mqd-pool.service --inetd
 	serves_everyone
 }
 
 @test "systemd-socket-activate -a: the connection is descriptor 3" {
-	activate -a
+	activate mqd.socket mqd@.service -a
 	serves_everyone
 }
 
 @test "systemd-socket-activate -a --inetd: the connection is descriptor 0" {
-	activate -a --inetd
+	activate mqd.socket mqd@.service -a --inetd
 	serves_everyone
 }
 

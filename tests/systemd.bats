@@ -59,6 +59,20 @@ complaints() {
 	inside journalctl --quiet --output cat --unit 'mqd@*'
 }
 
+# use_pool [SED-EXPR]: the pool's units instead, the service changed.
+use_pool() {
+	inside systemctl disable --quiet --now mqd.socket
+	if [[ $# -gt 0 ]]; then
+		inside sed -i "$1" /usr/local/lib/systemd/system/mqd-pool.service
+		inside systemctl daemon-reload
+	fi
+	inside systemctl --quiet enable --now mqd-pool.socket
+}
+
+pool_is() {
+	[[ $(inside systemctl show --value --property ActiveState mqd-pool.service) == "$1" ]]
+}
+
 logged() {
 	inside journalctl --quiet --output cat --identifier mqd | grep -i "$1"
 }
@@ -95,7 +109,7 @@ refuses_none() {
 }
 
 @test "systemd: it knows every setting in the units" {
-	run inside systemd-analyze verify --man=no mqd.socket mqd@.service
+	run inside systemd-analyze verify --man=no mqd.socket mqd@.service mqd-pool.socket mqd-pool.service
 	# The one that versions before 255 do not know.
 	diff /dev/null <(grep -v "Unknown key.* 'PollLimitIntervalSec'" <<<"$output")
 }
@@ -140,6 +154,30 @@ refuses_none() {
 	wait_for gone "$BOOT_PID"
 	wait "$BOOT_PID"
 	BOOT_PID=
+}
+
+@test "systemd, a pool: a set and a get, 1,000 in a row, 300 held, 1,000 at once, none refused" {
+	use_pool
+	serves
+	refuses_none
+	local figures
+	figures=$(client "$PYTHON" "$BATS_TEST_DIRNAME/connections.py" 127.0.0.1 "$PORT" 0 --at-once 1000)
+	echo "# ${BATS_TEST_DESCRIPTION%%:*}: $figures" >&3
+	pool_is active
+	inside systemctl stop mqd-pool.service
+	inside systemctl show --value --property Result mqd-pool.service | grep -qx success
+}
+
+@test "systemd, a pool that is idle stops, and the next connection starts it; again and again" {
+	use_pool 's/pool_idle=[0-9]*/pool_idle=1/'
+	local round
+	for round in {1..7}; do
+		machine_listens
+		pool_is active
+		wait_for pool_is inactive
+	done
+	inside systemctl --quiet is-active mqd-pool.socket
+	inside systemctl show --value --property Result mqd-pool.service | grep -qx success
 }
 
 @test "xinetd, the file unchanged: a set and a get, 1,000 connections, 300 at once" {

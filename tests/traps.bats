@@ -56,7 +56,7 @@ bursts() {
 # first has no reply that acknowledgement is delayed by 40 ms.
 
 needs_quick_ack() {
-	[[ $MQD != */portable/* ]] || skip "TCP_QUICKACK is Linux's alone, and compiled out here"
+	[[ $MQD_BINARY != */portable/* ]] || skip "TCP_QUICKACK is Linux's alone, and compiled out here"
 }
 
 @test "a command after noreply is answered without delay" {
