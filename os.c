@@ -88,6 +88,35 @@ os_boot_id(char *id)
 #endif
 }
 
+int
+os_syncfs(int fd)
+{
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	return syncfs(fd);
+#else
+	(void)fd;
+	errno = ENOSYS;
+	return -1;
+#endif
+}
+
+int
+os_random(void *buf, size_t len)
+{
+	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	if (fd == -1) /* a chroot without devices */
+		return syscall(SYS_getrandom, buf, len, 0) == (long)len ? 0 : -1;
+#endif
+	if (fd == -1)
+		return -1;
+	n = read(fd, buf, len);
+	close(fd);
+	return n == (ssize_t)len ? 0 : -1;
+}
+
 uint64_t
 os_monotonic_ms(void)
 {

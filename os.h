@@ -2,6 +2,7 @@
 #ifndef MQ_OS_H
 #define MQ_OS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define OS_BOOT_ID_LEN 36
@@ -17,6 +18,13 @@ int os_rename_noreplace(int fromdir, const char *from, int todir, const char *to
 /* The identity of this boot of the kernel, OS_BOOT_ID_LEN characters without a NUL; all
  * '-' where the system has none, and then a reboot goes unnoticed. */
 void os_boot_id(char *id);
+
+/* Flush all that was written to the file system of an open file. 0 or -1; ENOSYS where the system
+ * cannot do that, or cannot say when it is done. */
+int os_syncfs(int fd);
+
+/* Fill `buf` with random bytes that nobody can guess. 0 or -1. */
+int os_random(void *buf, size_t len);
 
 /* CLOCK_MONOTONIC in milliseconds. */
 uint64_t os_monotonic_ms(void);

@@ -38,6 +38,7 @@
 
 #define IN_SIZE (PROTO_GET_MAX + 1) /* one byte more than any line may have */
 #define OUT_SIZE 16384
+#define SETTLE_MS 1   /* for the next command, before removals are flushed without it */
 #define CLAIMS_MAX 16 /* delivered but not yet written; fewer than the spool's handles */
 /* How long a reply may wait for those of the commands behind it. libmemcached with buffered
  * writes allows 50 ms for each, and one slow flush of the disk may come on top. */
@@ -127,12 +128,22 @@ reader_is_gone(int error)
 	conn.input_ends = error != EPIPE && error != ECONNRESET;
 }
 
+/* Before anything further is written, what was delivered must not come again. */
+static void
+settle(void)
+{
+	if (spool_settle(conn.spool) == -1)
+		log_error("after a power loss a delivered message may come again: %s",
+		          strerror(errno));
+}
+
 /* Write everything in out_buf. */
 static void
 write_out(void)
 {
 	size_t done = 0;
 
+	settle();
 	while (done < conn.out_len && !conn.reader_gone) {
 		ssize_t n = write(conn.out, conn.out_buf + done, conn.out_len - done);
 		if (n > 0)
@@ -247,11 +258,15 @@ empty_trash(void)
 static bool
 fill(bool between)
 {
+	struct pollfd p = {.fd = conn.in, .events = POLLIN};
 	ssize_t n;
 
 	flush();
 	if (between)
 		empty_trash();
+	if (!spool_is_settled(conn.spool) && poll(&p, 1, SETTLE_MS) <= 0)
+		settle();
+	spool_tidy(conn.spool);
 	if (conn.input_ends)
 		return false;
 	if (conn.owes_ack && conn.is_tcp)
@@ -838,6 +853,7 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 			flush();
 	}
 	flush();
+	settle();
 	if (!conn.peer_left)
 		linger();
 	conn.peer_left = true; /* or we did */

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include "journal.h"
 #include "os.h"
 #include "spool.h"
 #include "state.h"
@@ -23,7 +24,9 @@ struct queue {
 	int dirfd, statefd, claimfd, tmpfd; /* the last two are opened when needed */
 	dev_t dev;                          /* of .state */
 	ino_t ino;
-	unsigned refs; /* claims and pushes that use it */
+	uint64_t dir_ino; /* of the directory: the log's name for the queue */
+	bool unsettled;   /* messages were removed from it since the last spool_settle */
+	unsigned refs;    /* claims and pushes that use it */
 	unsigned long last_use;
 	struct state state; /* valid while the lock is held */
 	size_t raw_len;     /* STATE_LEN if raw is what the file held when we last saw it */
@@ -37,6 +40,7 @@ struct spool {
 	pid_t pid; /* of the process that uses it: a spool is not to be taken across a fork */
 	char boot[OS_BOOT_ID_LEN];
 	unsigned long uses, tmp_count;
+	struct journal journal;
 	struct queue queues[SPOOL_QUEUES];
 	char buf[SPOOL_BUFFER];
 };
