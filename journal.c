@@ -41,8 +41,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -56,6 +58,7 @@
 #define PUSH_LIMIT (RING_SIZE / 4 * 3) /* the rest is for takes, which must not fail */
 #define SYNC_EACH 64                   /* files; for more a flush of the file system is cheaper */
 #define RETRY_MS 1000
+#define LEADER_MS 10 /* a leader may have been killed; else its end wakes those who wait */
 
 static const char magic[16] = "mqd journal 1\n";
 
@@ -71,21 +74,19 @@ struct header {
 	                           the queues too */
 };
 
-/* At the start of .sync, under LOCK_APPEND. */
-struct ends {
-	uint64_t id;
-	uint64_t tail, end;
-	uint32_t failed; /* a flush failed: nobody knows what of the log is on the disk */
-	uint32_t crc;
+/*
+ * In .sync, which belongs to one log for its life. `tail` and `end` are changed under LOCK_APPEND,
+ * `synced` under LOCK_FLUSH; they are read without.
+ */
+struct shared_ends {
+	_Atomic uint64_t id; /* of the log; written last */
+	_Atomic uint64_t tail, end;
+	_Atomic uint64_t synced;  /* the log is flushed up to here */
+	_Atomic uint32_t flushes; /* counts them, for those who wait */
+	_Atomic uint32_t failed;  /* a flush failed: nobody knows what of the log is on the disk */
 };
 
-/* Behind it, under LOCK_FLUSH. */
-struct progress {
-	uint64_t id;
-	uint64_t synced;
-};
-
-#define PROGRESS_AT 64
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "positions are shared between processes");
 
 enum record_type { RECORD_PUSH = 1, RECORD_STORED, RECORD_TAKE, RECORD_DROP };
 
@@ -107,8 +108,11 @@ record_size(uint32_t length)
 	return (sizeof(struct record) + length + 15) / 16 * 16;
 }
 
-/* Bytes of .journal that are locked. */
-enum lock { LOCK_APPEND, LOCK_FLUSH, LOCK_CHECKPOINT };
+/*
+ * Locks of .journal: that for appending is an flock, which costs less, the others are on a byte.
+ * All end with the process.
+ */
+enum lock { LOCK_FLUSH, LOCK_CHECKPOINT };
 
 static int
 lock_byte(struct journal *j, enum lock byte, short type, int how)
@@ -121,10 +125,10 @@ lock_byte(struct journal *j, enum lock byte, short type, int how)
 	return r;
 }
 
-static int
-lock(struct journal *j, enum lock byte)
+static bool
+try_lock(struct journal *j, enum lock byte)
 {
-	return lock_byte(j, byte, F_WRLCK, F_SETLKW);
+	return lock_byte(j, byte, F_WRLCK, F_SETLK) == 0;
 }
 
 static void
@@ -133,6 +137,21 @@ unlock(struct journal *j, enum lock byte)
 	int e = errno;
 
 	lock_byte(j, byte, F_UNLCK, F_SETLK);
+	errno = e;
+}
+
+static int
+lock_append(struct journal *j)
+{
+	return flock_wait(j->fd);
+}
+
+static void
+unlock_append(struct journal *j)
+{
+	int e = errno;
+
+	flock(j->fd, LOCK_UN);
 	errno = e;
 }
 
@@ -154,6 +173,17 @@ write_at(int fd, const void *buf, size_t len, uint64_t at)
 	if (n >= 0 && n != (ssize_t)len)
 		errno = ENOSPC;
 	return n == (ssize_t)len ? 0 : -1;
+}
+
+static int
+write_zeros(int fd, uint64_t len)
+{
+	static const char zeros[HEADER_SIZE];
+
+	for (uint64_t at = 0; at < len; at += sizeof zeros)
+		if (write_at(fd, zeros, sizeof zeros, at) == -1)
+			return -1;
+	return 0;
 }
 
 /*
@@ -201,15 +231,23 @@ write_header(struct spool *sp, uint64_t id, uint64_t tail)
 	return fdatasync(sp->journal.fd);
 }
 
-/* Forget the log: it is not the spool's any more. */
+static void
+close_ends(struct journal *j)
+{
+	if (j->ends != NULL)
+		os_unmap_shared(j->ends, sizeof *j->ends);
+	j->ends = NULL;
+	close_fd(&j->sync_fd);
+}
+
+/* Forget the log: it is not the spool's any more, or cannot be used. */
 static void
 forget(struct journal *j)
 {
 	int e = errno;
 
-	close_fd(&j->fd);
-	close_fd(&j->sync_fd);
-	j->synced = 0;
+	close_fd(&j->fd); /* and its locks */
+	close_ends(j);
 	if (j->unsynced > 0)
 		j->unsynced = JOURNAL_NEVER;
 	errno = e;
@@ -359,37 +397,43 @@ of_queue(const struct log *l, uint64_t ino, size_t *n)
  * .sync
  */
 
-static uint32_t
-ends_crc(const struct ends *e)
+/* Open .sync. Returns whether it is this log's. */
+static bool
+open_ends(struct spool *sp, int flags)
 {
-	return crc32c(0, e, offsetof(struct ends, crc));
+	struct journal *j = &sp->journal;
+	struct stat st;
+
+	close_ends(j);
+	j->sync_fd =
+	    openat(sp->rootfd, ".sync", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags, 0600);
+	if (j->sync_fd == -1 || (flags != 0 && write_zeros(j->sync_fd, HEADER_SIZE) == -1) ||
+	    fstat(j->sync_fd, &st) == -1 || st.st_size < HEADER_SIZE)
+		return false;
+	j->ends = os_map_shared(j->sync_fd, sizeof *j->ends);
+	return j->ends != NULL && j->ends->id == j->id;
 }
 
+/* With the append lock held: make .sync from the log. A new file, never another log's: of that
+ * somebody may still be about to write to it. */
 static int
-write_ends(struct journal *j, struct ends *e)
-{
-	e->id = j->id;
-	e->crc = ends_crc(e);
-	return write_at(j->sync_fd, e, sizeof *e, 0);
-}
-
-/* With LOCK_APPEND held: .sync is missing, or another log's: make it anew. */
-static int
-make_ends(struct spool *sp, struct ends *e)
+make_ends(struct spool *sp)
 {
 	struct journal *j = &sp->journal;
 	struct header h;
 	struct log l;
 
-	if (read_header(sp, j->fd, &h) == -1 || h.id != j->id ||
-	    read_log(j, h.id, h.tail, UINT64_MAX, &l) == -1)
+	if (read_header(sp, j->fd, &h) == -1 || h.id != j->id)
 		return -1;
-	*e = (struct ends){.tail = h.tail, .end = l.end};
+	unlinkat(sp->rootfd, ".sync", 0);
+	open_ends(sp, O_CREAT | O_EXCL);
+	if (j->ends == NULL || read_log(j, h.id, h.tail, UINT64_MAX, &l) == -1)
+		return -1;
 	free_log(&l);
-	close_fd(&j->sync_fd);
-	j->sync_fd = openat(sp->rootfd, ".sync",
-	                    O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
-	return j->sync_fd == -1 ? -1 : write_ends(j, e);
+	j->ends->tail = j->ends->synced = h.tail;
+	j->ends->end = l.end;
+	j->ends->id = h.id;
+	return 0;
 }
 
 static bool
@@ -400,18 +444,17 @@ is_linked(int fd)
 	return fstat(fd, &st) == 0 && st.st_nlink > 0;
 }
 
-/* With LOCK_APPEND held. 0; -1 if this is the spool's log no more, or must not be used. */
+/* With the append lock held: see to it that `ends` is mapped and the log's. 0 or -1. If two had
+ * different files for it, they would write to the same place of the log. */
 static int
-read_ends(struct spool *sp, struct ends *e)
+see_ends(struct spool *sp)
 {
 	struct journal *j = &sp->journal;
 
-	if (!is_linked(j->fd))
+	if ((j->ends == NULL || j->ends->id != j->id || !is_linked(j->sync_fd)) &&
+	    !open_ends(sp, 0) && make_ends(sp) == -1)
 		return -1;
-	if (j->sync_fd != -1 && is_linked(j->sync_fd) &&
-	    read_at(j->sync_fd, e, sizeof *e, 0) == 0 && e->id == j->id && e->crc == ends_crc(e))
-		return e->failed ? -1 : 0;
-	return make_ends(sp, e);
+	return j->ends->failed ? -1 : 0;
 }
 
 /*
@@ -476,32 +519,16 @@ find(struct spool *sp)
 static int
 begin_anew(struct spool *sp)
 {
-	static const char zeros[HEADER_SIZE];
 	struct journal *j = &sp->journal;
 	uint64_t id;
 
 	if (os_random(&id, sizeof id) == -1 || ftruncate(j->fd, (off_t)FILE_SIZE) == -1)
 		return -1;
-	for (uint64_t at = 0; at < FILE_SIZE; at += sizeof zeros)
-		if (write_at(j->fd, zeros, sizeof zeros, at) == -1)
-			return -1;
-	if (fsync(j->fd) == -1 || fsync(sp->rootfd) == -1 || write_header(sp, id, 0) == -1)
+	if (write_zeros(j->fd, FILE_SIZE) == -1 || fsync(j->fd) == -1 || fsync(sp->rootfd) == -1 ||
+	    write_header(sp, id, 0) == -1)
 		return -1;
 	j->id = id;
 	return 0;
-}
-
-/* Has the log in the open file failed? */
-static bool
-has_failed(struct spool *sp)
-{
-	struct ends e = {0};
-	int fd = openat(sp->rootfd, ".sync", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	bool failed = fd != -1 && read_at(fd, &e, sizeof e, 0) == 0 && e.id == sp->journal.id &&
-	              e.crc == ends_crc(&e) && e.failed;
-
-	close_fd(&fd);
-	return failed;
 }
 
 void
@@ -515,9 +542,9 @@ journal_make(struct spool *sp)
 	j->make_ms = os_monotonic_ms() + RETRY_MS;
 	if (open_file(sp, O_CREAT) == -1)
 		return;
-	if (lock_byte(j, LOCK_CHECKPOINT, F_WRLCK, F_SETLK) == 0) {
+	if (try_lock(j, LOCK_CHECKPOINT)) {
 		/* An empty one is new. Messages may depend on any other: see to them first. */
-		if (adopt(sp) && !has_failed(sp))
+		if (adopt(sp) && !(open_ends(sp, 0) && j->ends->failed))
 			;
 		else if (fstat(j->fd, &st) == -1 || (st.st_size > 0 && os_syncfs(sp->rootfd) == -1))
 			forget(j);
@@ -553,24 +580,28 @@ static uint64_t
 append_locked(struct spool *sp, char *buf, struct record *r, bool *full)
 {
 	struct journal *j = &sp->journal;
-	uint64_t size = record_size(r->length);
-	struct ends e;
+	uint64_t size = record_size(r->length), used;
 
-	if (read_ends(sp, &e) == -1) {
+	if (see_ends(sp) == -1) {
 		forget(j);
 		return 0;
 	}
-	j->is_long = e.end - e.tail > RING_SIZE / 2;
-	*full = e.end - e.tail + size > (r->type == RECORD_PUSH ? PUSH_LIMIT : RING_SIZE);
+	r->id = j->id;
+	r->at = j->ends->end;
+	used = r->at - j->ends->tail;
+	if (j->ends->id != j->id)
+		return 0; /* the page is another, of zeros: see os_map_shared */
+	j->is_long = used > RING_SIZE / 2;
+	*full = used + size > (r->type == RECORD_PUSH ? PUSH_LIMIT : RING_SIZE);
 	if (*full)
 		return 0;
-	r->id = j->id;
-	r->at = e.end;
 	r->crc = 0;
 	r->crc = crc32c(crc32c(0, r, sizeof *r), buf + sizeof *r, r->length);
 	memcpy(buf, r, sizeof *r);
-	e.end += size;
-	return write_ring(j, buf, size, r->at) == 0 && write_ends(j, &e) == 0 ? e.end : 0;
+	if (write_ring(j, buf, size, r->at) == -1)
+		return 0;
+	j->ends->end = r->at + size;
+	return r->at + size;
 }
 
 static uint64_t
@@ -584,12 +615,12 @@ append(struct queue *q, char *buf, enum record_type type, uint64_t number, uint3
 	if (!find(sp))
 		return 0;
 	for (int tries = 0; tries < 2; tries++) {
-		if (lock(&sp->journal, LOCK_APPEND) == -1)
+		if (lock_append(&sp->journal) == -1)
 			return 0;
 		at = append_locked(sp, buf, &r, &full);
 		if (sp->journal.fd == -1)
 			return 0; /* the lock has gone with it */
-		unlock(&sp->journal, LOCK_APPEND);
+		unlock_append(&sp->journal);
 		if (!full || type == RECORD_PUSH)
 			break;
 		journal_checkpoint(sp);
@@ -639,81 +670,68 @@ journal_drop(struct queue *q)
  * Flush
  */
 
-static void
-read_progress(struct journal *j)
+/* Is the file that we flushed the spool's log? */
+static bool
+is_current(struct journal *j)
 {
-	struct progress p;
+	struct header h;
+	struct stat st;
 
-	if (j->sync_fd != -1 && read_at(j->sync_fd, &p, sizeof p, PROGRESS_AT) == 0 &&
-	    p.id == j->id && p.synced > j->synced)
-		j->synced = p.synced;
-}
-
-/* After a flush that failed the kernel may take the pages for clean, and the next would succeed:
- * tell everybody that this log is not to be trusted. */
-static void
-set_failed(struct spool *sp, struct ends *e)
-{
-	if (lock(&sp->journal, LOCK_APPEND) == 0 && read_ends(sp, e) == 0) {
-		e->failed = 1;
-		write_ends(&sp->journal, e);
-	}
+	return fstat(j->fd, &st) == 0 && st.st_nlink > 0 && (uint64_t)st.st_size == FILE_SIZE &&
+	       read_at(j->fd, &h, sizeof h, 0) == 0 && h.id == j->id;
 }
 
 /* With LOCK_FLUSH held: flush all that is in the log now. */
 static int
-lead(struct spool *sp)
+lead(struct journal *j)
 {
-	struct journal *j = &sp->journal;
-	struct progress p = {.id = j->id};
-	struct header h;
-	struct ends e;
-	int r;
+	uint64_t end = j->ends->end; /* what is in front of it was written before */
 
-	if (lock(j, LOCK_APPEND) == -1)
-		return -1;
-	r = read_ends(sp, &e);
-	unlock(j, LOCK_APPEND);
-	if (r == -1)
+	/* After a flush that failed the kernel may take the pages for clean, and the next would
+	 * succeed: so nobody trusts this log any more. */
+	if (j->ends->failed || j->ends->id != j->id)
 		return -1;
 	if (fdatasync(j->fd) == -1) {
-		set_failed(sp, &e);
+		j->ends->failed = 1;
 		return -1;
 	}
-	/* Was it the spool's log that we flushed? */
-	if (read_header(sp, j->fd, &h) == -1 || h.id != j->id)
+	if (!is_current(j))
 		return -1;
-	p.synced = j->synced = e.end;
-	/* If this fails the others flush again. */
-	write_at(j->sync_fd, &p, sizeof p, PROGRESS_AT);
+	j->ends->synced = end;
 	return 0;
 }
 
 /*
- * Those who come while somebody flushes wait with a shared lock, so that the end of his flush
- * wakes all of them at once. Whom it does not cover tries to be the next to lead. If the leader
- * dies the kernel ends his lock, and it is the same.
+ * Whoever gets the lock flushes for all; the others sleep until that flush has ended, and whom it
+ * did not cover tries the lock again. The count is read before the lock is tried, and changed
+ * after it is released, so nobody sleeps who could have it. If the leader is killed the kernel
+ * ends his lock, and the sleep ends by itself.
  */
 int
 journal_flush(struct spool *sp, uint64_t at)
 {
 	struct journal *j = &sp->journal;
 
-	while (j->fd != -1 && j->synced < at && at != JOURNAL_NEVER) {
-		if (lock_byte(j, LOCK_FLUSH, F_WRLCK, F_SETLK) == 0) {
-			read_progress(j);
-			if (j->synced < at && lead(sp) == -1)
-				forget(j);
-		} else if ((errno != EAGAIN && errno != EACCES) ||
-		           lock_byte(j, LOCK_FLUSH, F_RDLCK, F_SETLKW) == -1) {
-			return -1;
-		} else {
-			read_progress(j);
-		}
-		if (j->fd != -1)
+	if (at == JOURNAL_NEVER || j->ends == NULL)
+		return -1;
+	while (j->ends->synced < at) {
+		uint32_t flushes = j->ends->flushes;
+		if (try_lock(j, LOCK_FLUSH)) {
+			int r = j->ends->synced < at ? lead(j) : 0;
 			unlock(j, LOCK_FLUSH);
+			j->ends->flushes++;
+			os_wake(&j->ends->flushes);
+			if (r == -1) {
+				forget(j);
+				return -1;
+			}
+		} else if (errno == EAGAIN || errno == EACCES) {
+			os_wait(&j->ends->flushes, flushes, LEADER_MS);
+		} else {
+			return -1;
+		}
 	}
-	return j->fd != -1 && j->synced >= at ? 0 : -1;
+	return 0;
 }
 
 /*
@@ -780,49 +798,33 @@ sync_log(struct spool *sp, const struct log *l)
 	return r == 0 && alive == 0 ? 0 : os_syncfs(sp->rootfd);
 }
 
-static int
-read_ends_locked(struct spool *sp, struct ends *e)
-{
-	int r;
-
-	if (lock(&sp->journal, LOCK_APPEND) == -1)
-		return -1;
-	r = read_ends(sp, e);
-	unlock(&sp->journal, LOCK_APPEND);
-	return r;
-}
-
 /* With LOCK_CHECKPOINT held. */
 static int
 checkpoint(struct spool *sp)
 {
 	struct journal *j = &sp->journal;
-	struct ends e;
+	uint64_t tail = j->ends->tail, end = j->ends->end;
 	struct log l;
 	int r;
 
-	if (read_ends_locked(sp, &e) == -1)
-		return -1;
-	if (e.end - e.tail <= RING_SIZE / 2)
+	if (end - tail <= RING_SIZE / 2)
 		return 0;
-	if (read_log(j, j->id, e.tail, e.end, &l) == -1)
+	if (read_log(j, j->id, tail, end, &l) == -1)
 		return -1;
-	if (l.end == e.end) {
+	if (l.end == end) {
 		r = sync_log(sp, &l);
 	} else {
-		l.mid = e.end; /* it was spoiled; then it is of no use any more */
+		l.mid = end; /* it was spoiled; then it is of no use any more */
 		r = os_syncfs(sp->rootfd);
 	}
 	free_log(&l);
-	/* The header first: a place must not be overwritten that replay would begin at. */
-	if (r == -1 || write_header(sp, j->id, l.mid) == -1 || lock(j, LOCK_APPEND) == -1)
+	/* The header first: replay must not begin at a place that is overwritten. */
+	if (r == -1 || write_header(sp, j->id, l.mid) == -1 || lock_append(j) == -1)
 		return -1;
-	r = read_ends(sp, &e);
-	if (r == 0) {
-		e.tail = l.mid;
-		r = write_ends(j, &e);
-	}
-	unlock(j, LOCK_APPEND);
+	r = see_ends(sp);
+	if (r == 0)
+		j->ends->tail = l.mid;
+	unlock_append(j);
 	return r;
 }
 
@@ -831,10 +833,10 @@ journal_checkpoint(struct spool *sp)
 {
 	struct journal *j = &sp->journal;
 
-	if (j->fd == -1 || !j->is_long)
+	if (j->ends == NULL || !j->is_long)
 		return;
 	j->is_long = false;
-	if (lock_byte(j, LOCK_CHECKPOINT, F_WRLCK, F_SETLK) == -1)
+	if (!try_lock(j, LOCK_CHECKPOINT))
 		return;
 	checkpoint(sp);
 	unlock(j, LOCK_CHECKPOINT);
@@ -989,7 +991,7 @@ journal_open(struct spool *sp)
 	}
 	if (adopt(sp))
 		return 0;
-	if (lock(j, LOCK_CHECKPOINT) == -1)
+	if (lock_byte(j, LOCK_CHECKPOINT, F_WRLCK, F_SETLKW) == -1)
 		r = -1;
 	else if (!adopt(sp)) {
 		if (read_header(sp, j->fd, &h) == 0)

@@ -11,16 +11,17 @@
 
 struct spool;
 struct queue;
+struct shared_ends;
 
 /* A process's handle on the log; part of struct spool, and private to journal.c. */
 struct journal {
-	int fd, sync_fd;   /* .journal and .sync; both -1 while there is none that can be used */
-	uint64_t id;       /* of the log that fd leads to */
-	uint64_t synced;   /* its position up to which all is known to be flushed */
-	uint64_t unsynced; /* its position behind our last removal that matters; 0: none */
-	uint64_t look_ms;  /* not to be looked for before */
-	uint64_t make_ms;  /* not to be made before */
-	bool is_long;      /* it is time for a checkpoint */
+	int fd, sync_fd; /* .journal and .sync; both -1 while there is none that can be used */
+	struct shared_ends *ends; /* sync_fd, mapped */
+	uint64_t id;              /* of the log that fd leads to */
+	uint64_t unsynced;        /* its position behind our last removal that matters; 0: none */
+	uint64_t look_ms;         /* not to be looked for before */
+	uint64_t make_ms;         /* not to be made before */
+	bool is_long;             /* it is time for a checkpoint */
 };
 
 /*

@@ -2,6 +2,7 @@
 #ifndef MQ_OS_H
 #define MQ_OS_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,19 @@ int os_syncfs(int fd);
 
 /* Fill `buf` with random bytes that nobody can guess. 0 or -1. */
 int os_random(void *buf, size_t len);
+
+/*
+ * Map the beginning of a file that processes share. Where its page cannot be had when it is
+ * touched (the file was cut short by hand; the disk is full and the file system copies on write)
+ * one of the process's own takes its place, with zeros in it. NULL with errno.
+ */
+void *os_map_shared(int fd, size_t len);
+void os_unmap_shared(void *p, size_t len);
+
+/* Sleep until os_wake is called on the word, in any process; not if it is not `value` any more,
+ * nor much longer than `ms`. May wake early. */
+void os_wait(_Atomic uint32_t *word, uint32_t value, unsigned ms);
+void os_wake(_Atomic uint32_t *word);
 
 /* CLOCK_MONOTONIC in milliseconds. */
 uint64_t os_monotonic_ms(void);

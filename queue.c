@@ -234,7 +234,7 @@ queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
  * sleep again; a holder is done sooner than that costs. So try a few times first, and let others
  * run in between.
  */
-static int
+int
 flock_wait(int fd)
 {
 	int r;

@@ -71,6 +71,9 @@ number_visitor list_number;
 /* The length of the body in a message's file of this size. */
 uint64_t body_bytes(const struct stat *st);
 
+/* Lock an open file, waiting for it. 0 or -1. */
+int flock_wait(int fd);
+
 /* Try to become the owner of an open file: 1, 0 if somebody else is, -1. */
 int file_own(int fd);
 
