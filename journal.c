@@ -311,17 +311,17 @@ static size_t
 keep_last(struct entry *e, size_t n)
 {
 	size_t kept = 0;
-	uint64_t ino = 0, dropped = 0;
+	uint64_t ino = 0, from = 0; /* what lies in front of `from` was dropped */
 
 	qsort(e, n, sizeof *e, by_message);
 	for (size_t i = 0; i < n; i++) {
 		if (e[i].ino != ino) {
 			ino = e[i].ino;
-			dropped = 0;
+			from = 0;
 		}
 		if (e[i].type == RECORD_DROP) /* its number is 0: it comes first */
-			dropped = e[i].at;
-		else if (e[i].at > dropped &&
+			from = e[i].at + 1;
+		else if (e[i].at >= from &&
 		         (i + 1 == n || e[i + 1].ino != ino || e[i + 1].number != e[i].number))
 			e[kept++] = e[i];
 	}
@@ -495,7 +495,10 @@ adopt(struct spool *sp)
 	return true;
 }
 
-/* Is there a log? Looked for once a second while there is none. */
+/*
+ * Is there a log? If somebody makes one it must be found before the next message is taken, which
+ * may be in it. Who promises nothing after a power loss looks but once a second.
+ */
 static bool
 find(struct spool *sp)
 {
@@ -504,9 +507,13 @@ find(struct spool *sp)
 
 	if (j->fd != -1)
 		return true;
-	if (!is_usable(sp) || (now = os_monotonic_ms()) < j->look_ms)
+	if (!is_usable(sp))
 		return false;
-	j->look_ms = now + RETRY_MS;
+	if (sp->sync == SPOOL_SYNC_NONE) {
+		if ((now = os_monotonic_ms()) < j->look_ms)
+			return false;
+		j->look_ms = now + RETRY_MS;
+	}
 	if (open_file(sp, 0) == -1)
 		return false;
 	if (!adopt(sp))
