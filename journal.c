@@ -161,7 +161,7 @@ read_at(int fd, void *buf, size_t len, uint64_t at)
 	ssize_t n = pread(fd, buf, len, (off_t)at);
 
 	if (n >= 0 && n != (ssize_t)len)
-		errno = EIO;
+		errno = EINVAL; /* it was cut short */
 	return n == (ssize_t)len ? 0 : -1;
 }
 
@@ -178,11 +178,14 @@ write_at(int fd, const void *buf, size_t len, uint64_t at)
 static int
 write_zeros(int fd, uint64_t len)
 {
-	static const char zeros[HEADER_SIZE];
+	static const char zeros[65536];
+	uint64_t n = 0;
 
-	for (uint64_t at = 0; at < len; at += sizeof zeros)
-		if (write_at(fd, zeros, sizeof zeros, at) == -1)
+	for (uint64_t at = 0; at < len; at += n) {
+		n = len - at < sizeof zeros ? len - at : sizeof zeros;
+		if (write_at(fd, zeros, (size_t)n, at) == -1)
 			return -1;
+	}
 	return 0;
 }
 
@@ -853,7 +856,7 @@ journal_checkpoint(struct spool *sp)
  * Replay
  */
 
-enum found { FOUND_NOTHING, FOUND_SAME, FOUND_TORN, FOUND_OTHER };
+enum found { FOUND_ERROR, FOUND_NOTHING, FOUND_SAME, FOUND_TORN, FOUND_OTHER };
 
 /* What stands at a message's place? */
 static enum found
@@ -864,16 +867,29 @@ look_at(struct spool *sp, int dirfd, const char *name, const struct entry *e)
 	enum found f = FOUND_OTHER;
 	struct stat st;
 
+	if (c.fd == -1 && errno == ENOENT)
+		return FOUND_NOTHING;
 	if (c.fd == -1)
-		return errno == ENOENT ? FOUND_NOTHING : FOUND_OTHER;
-	if (fstat(c.fd, &st) == 0 && S_ISREG(st.st_mode)) {
-		if (claim_check(sp, &c, e->number) != CLAIM_GOT)
+		return is_foreign(errno) ? FOUND_OTHER : FOUND_ERROR;
+	if (fstat(c.fd, &st) == -1)
+		f = FOUND_ERROR;
+	else if (S_ISREG(st.st_mode))
+		switch (claim_check(sp, &c, e->number)) {
+		case CLAIM_GOT:
+			if (read_at(c.fd, line, sizeof line, 0) == -1)
+				f = FOUND_ERROR;
+			else if (memcmp(line, e->file, sizeof line) == 0)
+				f = FOUND_SAME;
+			break;
+		case CLAIM_DAMAGED:
 			f = FOUND_TORN;
-		else if (read_at(c.fd, line, sizeof line, 0) == 0 &&
-		         memcmp(line, e->file, sizeof line) == 0)
-			f = FOUND_SAME;
-	}
+			break;
+		default:
+			f = FOUND_ERROR;
+		}
+	int error = errno;
 	close_fd(&c.fd);
+	errno = error;
 	return f;
 }
 
@@ -899,6 +915,8 @@ restore(struct queue *q, const struct entry *e)
 	message_name(name, e->number);
 	waiting = look_at(q->spool, q->dirfd, name, e);
 	claimed = look_at(q->spool, q->claimfd, name, e);
+	if (waiting == FOUND_ERROR || claimed == FOUND_ERROR)
+		return -1;
 	if (claimed == FOUND_SAME && waiting != FOUND_SAME)
 		return clear_place(q, q->dirfd, name, waiting); /* an orphan, which comes back */
 	if (clear_place(q, q->claimfd, name, claimed) == -1 || waiting == FOUND_SAME)
@@ -1004,7 +1022,7 @@ journal_open(struct spool *sp)
 		if (read_header(sp, j->fd, &h) == 0)
 			r = replay(sp, &h);
 		else
-			r = 1; /* no log of this spool's: journal_make makes one of it */
+			r = errno == EINVAL ? 1 : -1; /* 1: no log of this spool's */
 	}
 	unlock(j, LOCK_CHECKPOINT);
 	if (r != 0)

@@ -401,8 +401,7 @@ claim_check(struct spool *sp, struct claim *c, uint64_t number)
 	return message_crc(line, body_crc) == crc ? CLAIM_GOT : CLAIM_DAMAGED;
 }
 
-/* Not a file of ours: something that cannot be opened for reading as one. */
-static bool
+bool
 is_foreign(int error)
 {
 	return error == ELOOP || error == ENXIO || error == EACCES || error == EPERM ||

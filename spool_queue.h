@@ -122,6 +122,9 @@ bool queue_sweep_is_due(const struct state *s);
 int queue_set_aside(struct queue *q, int dirfd, const char *name);
 int queue_remove(struct queue *q, uint64_t number, uint64_t bytes);
 
+/* Says this error of open that it is not a file of ours, but something that cannot be read? */
+bool is_foreign(int error);
+
 /* Read a whole message file and check it. CLAIM_GOT fills c->message and c->body;
  * CLAIM_DAMAGED: it is not what was once acknowledged under that number; or CLAIM_ERROR.
  */
