@@ -27,6 +27,7 @@ spool_delete(struct spool *sp, const char *queue)
 {
 	struct queue *q;
 	char name[48];
+	uint64_t dropped = 0;
 	int trash, renamed, r = queue_lock(sp, queue, false, &q);
 
 	if (r != 1)
@@ -42,10 +43,17 @@ spool_delete(struct spool *sp, const char *queue)
 	} while (renamed == -1 && (errno == ENOTEMPTY || errno == EEXIST));
 	int e = errno;
 	close_fd(&trash);
+	/* Behind the rename: until then it has messages. Once the inode may be another queue's,
+	 * replay must not give it these. */
+	if (renamed == 0)
+		dropped = journal_drop(q);
 	queue_unlock(q);
 	queue_detach(q);
-	if (renamed == 0 && sp->sync != SPOOL_SYNC_NONE)
+	if (renamed == 0 && sp->sync != SPOOL_SYNC_NONE) {
 		renamed = fsync(sp->rootfd), e = errno;
+		if (dropped > 0)
+			journal_flush(sp, dropped); /* else it is as with rm -r */
+	}
 	errno = e;
 	return renamed == 0 ? 1 : -1;
 }
@@ -353,7 +361,7 @@ remove_one(struct spool *sp, const char *queue, uint64_t number, bool sync)
 		r = remove_number(q, number);
 		q->refs++;
 		queue_unlock(q);
-		if (r == 1 && sync && sp->sync == SPOOL_SYNC_FULL && fsync(q->dirfd) == -1)
+		if (r == 1 && sync && spool_settle(sp) == -1)
 			r = -1;
 		queue_unref(q);
 	}
@@ -398,8 +406,8 @@ spool_flush(struct spool *sp, const char *queue)
 	q->refs++;
 	queue_unlock(q);
 	r = dir_each_number(q->dirfd, flush_number, &f);
-	if (r == 0 && sp->sync == SPOOL_SYNC_FULL)
-		r = fsync(q->dirfd);
+	if (r == 0)
+		r = spool_settle(sp);
 	queue_unref(q);
 	return r == -1 ? -1 : (int64_t)f.removed;
 }
@@ -606,7 +614,8 @@ check_queue(struct checker *ck)
 static void
 check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const char *const known[] = {".stats", ".clients", ".config", "lost+found", NULL};
+	static const char *const known[] = {".stats", ".clients",   ".config", ".journal",
+	                                    ".sync",  "lost+found", NULL};
 	char name[QUEUE_NAME_MAX + 1];
 	struct stat st;
 

@@ -280,7 +280,7 @@ cmd_get(struct spool *sp, int argc, char *argv[])
 		errno = e;
 		die_system("printing a message; it is back in the queue");
 	}
-	if (claims_finish(&c, 1) == -1)
+	if (claims_finish(&c, 1) == -1 || spool_settle(sp) == -1)
 		die_system("removing a printed message");
 	return 0;
 }

@@ -7,12 +7,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -26,6 +28,8 @@
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1
 #endif
+/* Of linux/futex.h, which musl comes without. */
+enum { FUTEX_WAIT_CALL = 0, FUTEX_WAKE_CALL = 1 };
 
 static int
 rename_exclusively(int fromdir, const char *from, int todir, const char *to)
@@ -136,6 +140,118 @@ os_unlease(int fd)
 	(void)fd;
 }
 #endif
+
+int
+os_syncfs(int fd)
+{
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	return syncfs(fd);
+#else
+	(void)fd;
+	errno = ENOSYS;
+	return -1;
+#endif
+}
+
+int
+os_random(void *buf, size_t len)
+{
+	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	if (fd == -1) /* a chroot without devices */
+		return syscall(SYS_getrandom, buf, len, 0) == (long)len ? 0 : -1;
+#endif
+	if (fd == -1)
+		return -1;
+	n = read(fd, buf, len);
+	close(fd);
+	return n == (ssize_t)len ? 0 : -1;
+}
+
+/* Few: the counters and the log's. */
+static struct {
+	void *volatile at;
+	volatile size_t len;
+} shared_maps[4];
+
+static void
+on_bus_error(int sig, siginfo_t *info, void *context)
+{
+	int protection = PROT_READ | PROT_WRITE;
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+
+	(void)context;
+	for (size_t i = 0; i < sizeof shared_maps / sizeof shared_maps[0]; i++) {
+		char *at = shared_maps[i].at;
+		size_t len = shared_maps[i].len;
+
+		if (at == NULL || (char *)info->si_addr < at || (char *)info->si_addr >= at + len)
+			continue;
+		/* No more than a system call, thus safe here. */
+		/* NOLINTNEXTLINE(bugprone-signal-handler,cert-sig30-c) */
+		if (mmap(at, len, protection, flags, -1, 0) != MAP_FAILED)
+			return;
+	}
+	signal(sig, SIG_DFL); /* not ours: die when the instruction is run again */
+}
+
+void *
+os_map_shared(int fd, size_t len)
+{
+	struct sigaction sa = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
+	void *p;
+
+	for (size_t i = 0; i < sizeof shared_maps / sizeof shared_maps[0]; i++) {
+		if (shared_maps[i].at != NULL)
+			continue;
+		p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (p == MAP_FAILED)
+			return NULL;
+		sigemptyset(&sa.sa_mask);
+		sigaction(SIGBUS, &sa, NULL);
+		shared_maps[i].len = len;
+		shared_maps[i].at = p;
+		return p;
+	}
+	errno = ENOMEM;
+	return NULL;
+}
+
+void
+os_unmap_shared(void *p, size_t len)
+{
+	for (size_t i = 0; i < sizeof shared_maps / sizeof shared_maps[0]; i++)
+		if (shared_maps[i].at == p)
+			shared_maps[i].at = NULL;
+	munmap(p, len);
+}
+
+void
+os_wait(_Atomic uint32_t *word, uint32_t value, unsigned ms)
+{
+	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	syscall(SYS_futex, word, FUTEX_WAIT_CALL, value, &ts, NULL, 0);
+#else
+	if (*word == value) {
+		ts = (struct timespec){.tv_nsec = 100000};
+		nanosleep(&ts, NULL);
+	}
+#endif
+}
+
+void
+os_wake(_Atomic uint32_t *word)
+{
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	syscall(SYS_futex, word, FUTEX_WAKE_CALL, INT_MAX, NULL, NULL, 0);
+#else
+	(void)word;
+#endif
+}
 
 uint64_t
 os_monotonic_ms(void)

@@ -34,6 +34,7 @@ spool_new(const char *dir, enum spool_sync sync)
 	sp->dir = dir;
 	sp->sync = sync;
 	sp->rootfd = -1;
+	sp->journal.fd = sp->journal.sync_fd = -1;
 	sp->pid = getpid();
 	os_boot_id(sp->boot);
 	return sp;
@@ -42,8 +43,14 @@ spool_new(const char *dir, enum spool_sync sync)
 int
 spool_dirfd(struct spool *sp)
 {
-	if (sp->rootfd == -1)
-		sp->rootfd = open(sp->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (sp->rootfd != -1)
+		return sp->rootfd;
+	sp->rootfd = open(sp->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (sp->rootfd != -1 && journal_open(sp) == -1) {
+		int e = errno;
+		close_fd(&sp->rootfd);
+		errno = e;
+	}
 	return sp->rootfd;
 }
 
@@ -90,6 +97,8 @@ queue_unref(struct queue *q)
 void
 spool_free(struct spool *sp)
 {
+	spool_settle(sp);
+	journal_close(sp);
 	for (size_t i = 0; i < SPOOL_QUEUES; i++)
 		if (sp->queues[i].open)
 			close_queue(&sp->queues[i]);
@@ -140,7 +149,10 @@ open_state(struct queue *q)
 		mkdirat(q->spool->rootfd, ".trash", 0700);
 		q->statefd = openat(q->dirfd, ".state", flags | O_CREAT, 0600);
 	}
-	if (q->statefd == -1 || fstat(q->statefd, &st) == -1)
+	if (q->statefd == -1 || fstat(q->dirfd, &st) == -1)
+		return -1;
+	q->dir_ino = st.st_ino;
+	if (fstat(q->statefd, &st) == -1)
 		return -1;
 	q->dev = st.st_dev;
 	q->ino = st.st_ino;
@@ -162,8 +174,11 @@ free_slot(struct spool *sp)
 		if (q->refs == 0 && (best == NULL || q->last_use < best->last_use))
 			best = q;
 	}
-	if (best != NULL)
+	if (best != NULL) {
+		if (best->unsettled)
+			spool_settle(sp); /* while its directories are open */
 		close_queue(best);
+	}
 	return best;
 }
 
@@ -225,7 +240,7 @@ queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
  * sleep again; a holder is done sooner than that costs. So try a few times first, and let others
  * run in between.
  */
-static int
+int
 flock_wait(int fd)
 {
 	int r;

@@ -41,6 +41,7 @@
 #define OUT_SIZE 16384
 _Static_assert(PUSH_PIECE <= IN_SIZE, "a piece is gathered before it is written");
 #define SEND_MAX (1 << 20) /* at one call: signals are seen between two */
+#define SETTLE_MS 1        /* for the next command, before removals are flushed without it */
 #define CLAIMS_MAX 16      /* delivered but not yet written; fewer than the spool's handles */
 /* How long a reply may wait for those of the commands behind it. libmemcached with buffered
  * writes allows 50 ms for each, and one slow flush of the disk may come on top. */
@@ -132,6 +133,15 @@ reader_is_gone(int error)
 	conn.input_ends = error != EPIPE && error != ECONNRESET;
 }
 
+/* Before anything further is written, what was delivered must not come again. */
+static void
+settle(void)
+{
+	if (spool_settle(conn.spool) == -1)
+		log_error("after a power loss a delivered message may come again: %s",
+		          strerror(errno));
+}
+
 static void
 was_written(uint64_t bytes)
 {
@@ -148,6 +158,7 @@ write_out(const char *body, size_t len)
 	                        {.iov_base = (char *)body, .iov_len = len}};
 	uint64_t done = 0;
 
+	settle();
 	while (done < conn.out_len + len && !conn.reader_gone) {
 		ssize_t n = writev(conn.out, piece, 2);
 		if (n > 0) {
@@ -284,11 +295,15 @@ is_beginning(void)
 static bool
 fill(bool between)
 {
+	struct pollfd p = {.fd = conn.in, .events = POLLIN};
 	ssize_t n;
 
 	flush();
 	if (between)
 		empty_trash();
+	if (!spool_is_settled(conn.spool) && poll(&p, 1, SETTLE_MS) <= 0)
+		settle();
+	spool_tidy(conn.spool);
 	if (conn.input_ends)
 		return false;
 	if (conn.owes_ack && conn.is_tcp)
@@ -911,6 +926,7 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 			flush();
 	}
 	flush();
+	settle();
 	if (!conn.peer_left)
 		linger();
 	conn.peer_left = true; /* or we did */

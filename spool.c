@@ -361,6 +361,24 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 	return 0;
 }
 
+/* A message is about to be removed: tell the log, or the next replay brings it back. Returns
+ * whether it was told, or need not be. */
+static bool
+log_removal(struct queue *q, uint64_t number)
+{
+	struct spool *sp = q->spool;
+	uint64_t at = journal_take(q, number);
+
+	if (sp->sync != SPOOL_SYNC_FULL)
+		return true;
+	q->unsettled = true;
+	if (at == 0 || sp->journal.unsynced == JOURNAL_NEVER)
+		sp->journal.unsynced = JOURNAL_NEVER;
+	else
+		sp->journal.unsynced = at;
+	return at != 0;
+}
+
 /* With the lock of q held: take a waiting message out of the queue for good. */
 int
 queue_remove(struct queue *q, uint64_t number, uint64_t bytes)
@@ -368,6 +386,7 @@ queue_remove(struct queue *q, uint64_t number, uint64_t bytes)
 	char name[MESSAGE_NAME_LEN + 1];
 
 	message_name(name, number);
+	log_removal(q, number);
 	if (unlinkat(q->dirfd, name, 0) == -1)
 		return -1;
 	state_take(&q->state, number);
@@ -389,11 +408,13 @@ withdraw(struct push *p, struct queue *q, uint64_t number)
 	errno = e;
 }
 
-/* Make a published message survive a power loss, and the directory that it lies in: once for
- * each queue, which may have been made by a process that does not sync. */
+/* Make a published message survive a power loss without the log, and the directory that it lies
+ * in: once for each queue, which may have been made by a process that does not sync. */
 static int
 sync_message(struct push *p, struct queue *q, bool durable)
 {
+	if (durable && p->length <= JOURNAL_BODY_MAX)
+		journal_make(p->spool); /* for the next one */
 	if (fsync(p->fd) == -1 || fsync(q->dirfd) == -1)
 		return -1;
 	if (durable)
@@ -412,8 +433,8 @@ int
 push_commit(struct push *p, uint32_t flags, uint64_t *number)
 {
 	struct queue *q;
-	uint64_t n = 0;
-	bool durable;
+	uint64_t n = 0, logged = 0;
+	bool sync = p->spool->sync != SPOOL_SYNC_NONE, durable;
 	int r;
 
 	if (queue_lock(p->spool, p->queue_name, true, &q) != 1) {
@@ -422,12 +443,17 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
 	}
 	durable = q->state.durable;
 	r = publish(p, q, flags, &n);
+	if (r == 0 && sync && durable)
+		logged = journal_push(q, n, p->fd, p->length);
+	if (r == 0 && sync && logged == 0)
+		journal_stored(q, n);
 	if (r == -1)
 		push_abort(p);
 	queue_unlock(q);
 	if (r == -1)
 		return -1;
-	if (p->spool->sync != SPOOL_SYNC_NONE && sync_message(p, q, durable) == -1) {
+	if (sync && (logged == 0 || journal_flush(p->spool, logged) == -1) &&
+	    sync_message(p, q, durable) == -1) {
 		withdraw(p, q, n);
 		r = -1;
 	}
@@ -484,8 +510,7 @@ claim_check(struct spool *sp, struct claim *c, uint64_t number)
 	return message_crc(line, body_crc) == crc ? CLAIM_GOT : CLAIM_DAMAGED;
 }
 
-/* Not a file of ours: something that cannot be opened for reading as one. */
-static bool
+bool
 is_foreign(int error)
 {
 	return error == ELOOP || error == ENXIO || error == EACCES || error == EPERM ||
@@ -705,10 +730,46 @@ claim_send(const struct claim *c, int out, size_t len, uint64_t offset)
 	                   left < len ? (size_t)left : len);
 }
 
+/* Flush the directories that messages were removed from. */
 static int
-sync_queue(struct queue *q)
+sync_queues(struct spool *sp)
 {
-	return fsync(q->dirfd) == -1 || fsync(q->claimfd) == -1 ? -1 : 0;
+	int r = 0;
+
+	for (size_t i = 0; i < SPOOL_QUEUES; i++) {
+		struct queue *q = &sp->queues[i];
+		if (q->open && q->unsettled &&
+		    (fsync(q->dirfd) == -1 || (q->claimfd != -1 && fsync(q->claimfd) == -1)))
+			r = -1;
+	}
+	return r;
+}
+
+bool
+spool_is_settled(const struct spool *sp)
+{
+	return sp->journal.unsynced == 0;
+}
+
+int
+spool_settle(struct spool *sp)
+{
+	int r = 0;
+
+	if (sp->journal.unsynced == 0)
+		return 0;
+	if (journal_flush(sp, sp->journal.unsynced) == -1)
+		r = sync_queues(sp);
+	sp->journal.unsynced = 0;
+	for (size_t i = 0; i < SPOOL_QUEUES; i++)
+		sp->queues[i].unsettled = false;
+	return r;
+}
+
+void
+spool_tidy(struct spool *sp)
+{
+	journal_checkpoint(sp);
 }
 
 /*
@@ -748,24 +809,14 @@ claims_finish(struct claim *claims, size_t n)
 
 	for (size_t i = 0; i < n; i++) {
 		message_name(name, claims[i].message.number);
+		bool logged = log_removal(claims[i].queue, claims[i].message.number);
 		/* ENOENT: the queue was deleted meanwhile. */
-		if (!keep_spare(&claims[i]) && unlinkat(claims[i].queue->claimfd, name, 0) == -1 &&
-		    errno != ENOENT) {
+		if (!(logged && keep_spare(&claims[i])) &&
+		    unlinkat(claims[i].queue->claimfd, name, 0) == -1 && errno != ENOENT) {
 			r = -1;
 			e = errno;
 		}
 		close_fd(&claims[i].fd);
-	}
-	for (size_t i = 0; i < n; i++) {
-		bool last_of_queue = true;
-		for (size_t j = i + 1; j < n; j++)
-			if (claims[j].queue == claims[i].queue)
-				last_of_queue = false;
-		if (claims[i].queue->spool->sync == SPOOL_SYNC_FULL && last_of_queue &&
-		    sync_queue(claims[i].queue) == -1) {
-			r = -1;
-			e = errno;
-		}
 	}
 	for (size_t i = 0; i < n; i++)
 		queue_unref(claims[i].queue);

@@ -98,8 +98,22 @@ ssize_t claim_read(const struct claim *c, void *buf, size_t len, uint64_t offset
 ssize_t claim_send(const struct claim *c, int out, size_t len, uint64_t offset);
 
 /* The messages were delivered: remove them. Returns 0; -1 if one could not be removed,
- * which then comes again. All claims are ended in both cases. */
+ * which then comes again. All claims are ended in both cases. That they are removed may not
+ * survive a power loss until spool_settle. */
 int claims_finish(struct claim *claims, size_t n);
+
+/*
+ * Removals are flushed together with what else is, and off the client's path. So that no more
+ * than one reply's messages can come again after a power loss, call spool_settle before anything
+ * further is written to the client, and when nothing comes from it for a moment. It costs nothing
+ * if spool_is_settled, or if a push of this process was flushed since. Returns 0; -1 with errno if
+ * they may come again.
+ */
+bool spool_is_settled(const struct spool *sp);
+int spool_settle(struct spool *sp);
+
+/* Do what is due in the spool and takes long, at a time when nobody waits for this process. */
+void spool_tidy(struct spool *sp);
 
 /* It was not delivered: back to its old place. Ends the claim; returns 0, or -1 and then
  * it comes back as an orphan does. */

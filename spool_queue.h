@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include "journal.h"
 #include "os.h"
 #include "spool.h"
 #include "state.h"
@@ -26,7 +27,9 @@ struct queue {
 	uint64_t spare_length;              /* of the body that it held */
 	dev_t dev;                          /* of .state */
 	ino_t ino;
-	unsigned refs; /* claims and pushes that use it */
+	uint64_t dir_ino; /* of the directory: the log's name for the queue */
+	bool unsettled;   /* messages were removed from it since the last spool_settle */
+	unsigned refs;    /* claims and pushes that use it */
 	unsigned long last_use;
 	struct state state; /* valid while the lock is held */
 	size_t raw_len;     /* STATE_LEN if raw is what the file held when we last saw it */
@@ -40,6 +43,7 @@ struct spool {
 	pid_t pid; /* of the process that uses it: a spool is not to be taken across a fork */
 	char boot[OS_BOOT_ID_LEN];
 	unsigned long uses, tmp_count;
+	struct journal journal;
 	struct queue queues[SPOOL_QUEUES];
 	char buf[SPOOL_BUFFER];
 };
@@ -70,6 +74,9 @@ number_visitor list_number;
 
 /* The length of the body in a message's file of this size. */
 uint64_t body_bytes(const struct stat *st);
+
+/* Lock an open file, waiting for it. 0 or -1. */
+int flock_wait(int fd);
 
 /* Try to become the owner of an open file: 1, 0 if somebody else is, -1. */
 int file_own(int fd);
@@ -126,6 +133,9 @@ enum claim_file {
 	CLAIM_FILE_OVERWRITTEN, /* by a push, which has not renamed it yet, or died before it could */
 };
 enum claim_file claim_file(int fd, uint64_t number);
+
+/* Says this error of open that it is not a file of ours, but something that cannot be read? */
+bool is_foreign(int error);
 
 /* Read a whole message file and check it. CLAIM_GOT fills c->message and c->body;
  * CLAIM_DAMAGED: it is not what was once acknowledged under that number; or CLAIM_ERROR.

@@ -15,15 +15,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "os.h"
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "counters are shared between processes");
 
@@ -38,26 +38,8 @@ struct shared {
 
 static struct shared own;
 static struct shared *shared = &own;
-static void *volatile mapped; /* what a failing page lies in */
 static int clients_fd = -1;
 static off_t client_byte = -1;
-
-/* The page behind the counters is gone: go on with a private one. mmap is no more than a
- * system call, thus safe here. */
-static void
-on_bus_error(int sig)
-{
-	int protection = PROT_READ | PROT_WRITE;
-	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
-	void *page = mapped, *p = MAP_FAILED;
-
-	if (page != NULL)
-		/* NOLINTNEXTLINE(bugprone-signal-handler,cert-sig30-c) */
-		p = mmap(page, sizeof *shared, protection, flags, -1, 0);
-	if (p == MAP_FAILED)
-		signal(sig, SIG_DFL); /* not ours: die when the instruction is run again */
-	mapped = NULL;
-}
 
 /* Give a new file its page, once. */
 static int
@@ -82,18 +64,18 @@ fill(int fd)
 static struct shared *
 map_counters(int dirfd)
 {
-	void *p = MAP_FAILED;
+	void *p = NULL;
 	int fd =
 	    openat(dirfd, ".stats", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 
 	if (fd == -1)
 		return NULL;
 	if (fill(fd) == 0)
-		p = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		p = os_map_shared(fd, sizeof *shared);
 	int e = errno;
 	close(fd);
 	errno = e;
-	return p == MAP_FAILED ? NULL : p;
+	return p;
 }
 
 int
@@ -110,8 +92,6 @@ stats_open(int dirfd)
 	p = map_counters(dirfd);
 	if (p == NULL || clients_fd == -1)
 		return -1;
-	mapped = p;
-	signal(SIGBUS, on_bus_error);
 	shared = p;
 	atomic_compare_exchange_strong(&shared->created, &none, (uint64_t)time(NULL));
 	for (int i = 0; i < STATS_COUNTERS; i++)

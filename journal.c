@@ -1,0 +1,1038 @@
+/*
+ * journal.c: one log per spool, so that what is pushed and taken shares one flush.
+ *
+ * Making a new file durable costs two flushes and a commit of the file system, for each message.
+ * Instead the message is appended to `.journal`, a file whose blocks are allocated beforehand, and
+ * one fdatasync of that makes durable what all processes have appended to all queues until then.
+ * The messages' own files and directories reach the disk whenever the kernel writes them; what it
+ * had not written when the power failed is made anew from the log.
+ *
+ *     .journal   a header of 4 KiB, and a ring of records: push, take, drop
+ *     .sync      where the ring ends and up to where it is flushed; itself never flushed
+ *
+ * append      under a lock: write the record behind the last, then its end to .sync. So records
+ *             have no gap between them, and one that is flushed has all earlier ones flushed.
+ * flush       whoever gets the lock notes where the log ends, calls fdatasync and writes the end
+ *             down; all who wait for the lock meanwhile then find that they are covered, or not.
+ * checkpoint  the older half of the records: what was pushed and not taken is flushed where it
+ *             lies, and the directories; then the header's `tail` goes behind them.
+ * replay      after a reboot, before anything else: read records from `tail` on as long as they
+ *             are whole. The last about a message counts: it is there, or it is not.
+ *
+ * Positions in the log count bytes and only grow; the place is the position modulo the ring's
+ * size. A record holds its own position and the log's random id, so that neither an older one at
+ * the same place nor what a client put into a body is taken for one.
+ *
+ * Queues are told apart by their directory's inode, since an operator may rename them. A queue's
+ * first message does not go through the log, but makes its directory durable (spool.c,
+ * sync_message); so an inode that is gone after a power loss was removed on purpose.
+ *
+ * The locks are fcntl locks on bytes of .journal, which end with the process. A process that was
+ * killed in an append left `end` where it was, and the next overwrites what it wrote; one that was
+ * killed in a flush or checkpoint has changed nothing yet.
+ *
+ * Both files may be removed or spoiled at any time. The flush looks whether the file it flushed is
+ * still the spool's log, else everybody falls back to flushing each message by itself, and a new
+ * log is made. What was acknowledged before lies in the spool as ever, but what of it the kernel
+ * had not written yet is not safe from a power loss until it has. .sync is made anew by reading
+ * the log.
+ */
+#include "journal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "crc32c.h"
+#include "os.h"
+#include "spool_queue.h"
+
+#define HEADER_SIZE 4096
+#define RING_SIZE (UINT64_C(4) << 20)
+#define FILE_SIZE (HEADER_SIZE + RING_SIZE)
+#define PUSH_LIMIT (RING_SIZE / 4 * 3) /* the rest is for takes, which must not fail */
+#define SYNC_EACH 64                   /* files; for more a flush of the file system is cheaper */
+#define RETRY_MS 1000
+#define LEADER_MS 10 /* a leader may have been killed; else its end wakes those who wait */
+
+static const char magic[16] = "mqd journal 1\n";
+
+/* At the start of .journal. In the machine's byte order, as all of it. */
+struct header {
+	char magic[16];
+	char boot[OS_BOOT_ID_LEN]; /* of the kernel under which the log was written */
+	uint32_t crc;              /* of what follows */
+	uint64_t id;
+	uint64_t tail; /* replay begins here */
+	uint64_t root_ino,
+	    ino; /* of the spool and of this file: in a copy they differ, and those of
+	                           the queues too */
+};
+
+/*
+ * In .sync, which belongs to one log for its life. `tail` and `end` are changed under LOCK_APPEND,
+ * `synced` under LOCK_FLUSH; they are read without.
+ */
+struct shared_ends {
+	_Atomic uint64_t id; /* of the log; written last */
+	_Atomic uint64_t tail, end;
+	_Atomic uint64_t synced;  /* the log is flushed up to here */
+	_Atomic uint32_t flushes; /* counts them, for those who wait */
+	_Atomic uint32_t failed;  /* a flush failed: nobody knows what of the log is on the disk */
+};
+
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "positions are shared between processes");
+
+enum record_type { RECORD_PUSH = 1, RECORD_STORED, RECORD_TAKE, RECORD_DROP };
+
+struct record {
+	uint64_t id, at;
+	uint64_t ino, number;
+	uint32_t type;
+	uint32_t length;   /* of the message's file, which follows after a push */
+	uint32_t reserved; /* 0 */
+	uint32_t crc;      /* of the above, with 0 here, and the message */
+};
+
+#define RECORD_MAX (sizeof(struct record) + MESSAGE_HEADER_LEN + JOURNAL_BODY_MAX + 15)
+
+/* Records are padded, so that one begins where the header of one fits. */
+static uint64_t
+record_size(uint32_t length)
+{
+	return (sizeof(struct record) + length + 15) / 16 * 16;
+}
+
+/*
+ * Locks of .journal: that for appending is an flock, which costs less, the others are on a byte.
+ * All end with the process.
+ */
+enum lock { LOCK_FLUSH, LOCK_CHECKPOINT };
+
+static int
+lock_byte(struct journal *j, enum lock byte, short type, int how)
+{
+	struct flock l = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+	int r;
+
+	while ((r = fcntl(j->fd, how, &l)) == -1 && errno == EINTR)
+		;
+	return r;
+}
+
+static bool
+try_lock(struct journal *j, enum lock byte)
+{
+	return lock_byte(j, byte, F_WRLCK, F_SETLK) == 0;
+}
+
+static void
+unlock(struct journal *j, enum lock byte)
+{
+	int e = errno;
+
+	lock_byte(j, byte, F_UNLCK, F_SETLK);
+	errno = e;
+}
+
+static int
+lock_append(struct journal *j)
+{
+	return flock_wait(j->fd);
+}
+
+static void
+unlock_append(struct journal *j)
+{
+	int e = errno;
+
+	flock(j->fd, LOCK_UN);
+	errno = e;
+}
+
+static int
+read_at(int fd, void *buf, size_t len, uint64_t at)
+{
+	ssize_t n = pread(fd, buf, len, (off_t)at);
+
+	if (n >= 0 && n != (ssize_t)len)
+		errno = EINVAL; /* it was cut short */
+	return n == (ssize_t)len ? 0 : -1;
+}
+
+static int
+write_at(int fd, const void *buf, size_t len, uint64_t at)
+{
+	ssize_t n = pwrite(fd, buf, len, (off_t)at);
+
+	if (n >= 0 && n != (ssize_t)len)
+		errno = ENOSPC;
+	return n == (ssize_t)len ? 0 : -1;
+}
+
+static int
+write_zeros(int fd, uint64_t len)
+{
+	static const char zeros[65536];
+	uint64_t n = 0;
+
+	for (uint64_t at = 0; at < len; at += n) {
+		n = len - at < sizeof zeros ? len - at : sizeof zeros;
+		if (write_at(fd, zeros, (size_t)n, at) == -1)
+			return -1;
+	}
+	return 0;
+}
+
+/*
+ * The header
+ */
+
+static uint32_t
+header_crc(const struct header *h)
+{
+	return crc32c(0, &h->id, sizeof *h - offsetof(struct header, id));
+}
+
+/* Read the header of a file that is the spool's log, and no other's. 0 or -1. */
+static int
+read_header(struct spool *sp, int fd, struct header *h)
+{
+	struct stat st, root;
+
+	if (fstat(fd, &st) == -1 || fstat(sp->rootfd, &root) == -1 ||
+	    read_at(fd, h, sizeof *h, 0) == -1)
+		return -1;
+	if (st.st_nlink > 0 && (uint64_t)st.st_size == FILE_SIZE &&
+	    memcmp(h->magic, magic, sizeof magic) == 0 && h->crc == header_crc(h) &&
+	    h->root_ino == root.st_ino && h->ino == st.st_ino)
+		return 0;
+	errno = EINVAL;
+	return -1;
+}
+
+static int
+write_header(struct spool *sp, uint64_t id, uint64_t tail)
+{
+	struct header h = {.id = id, .tail = tail};
+	struct stat st, root;
+
+	if (fstat(sp->journal.fd, &st) == -1 || fstat(sp->rootfd, &root) == -1)
+		return -1;
+	memcpy(h.magic, magic, sizeof magic);
+	memcpy(h.boot, sp->boot, sizeof h.boot);
+	h.root_ino = root.st_ino;
+	h.ino = st.st_ino;
+	h.crc = header_crc(&h);
+	if (write_at(sp->journal.fd, &h, sizeof h, 0) == -1)
+		return -1;
+	return fdatasync(sp->journal.fd);
+}
+
+static void
+close_ends(struct journal *j)
+{
+	if (j->ends != NULL)
+		os_unmap_shared(j->ends, sizeof *j->ends);
+	j->ends = NULL;
+	close_fd(&j->sync_fd);
+}
+
+/* Forget the log: it is not the spool's any more, or cannot be used. */
+static void
+forget(struct journal *j)
+{
+	int e = errno;
+
+	close_fd(&j->fd); /* and its locks */
+	close_ends(j);
+	if (j->unsynced > 0)
+		j->unsynced = JOURNAL_NEVER;
+	errno = e;
+}
+
+/*
+ * Reading the log
+ */
+
+/* The ring in memory; a record that goes over its end goes on behind it. */
+static char *
+load_ring(struct journal *j)
+{
+	char *ring = malloc(RING_SIZE + RECORD_MAX);
+
+	if (ring != NULL && read_at(j->fd, ring, RING_SIZE, HEADER_SIZE) == -1) {
+		free(ring);
+		return NULL;
+	}
+	if (ring != NULL)
+		memcpy(ring + RING_SIZE, ring, RECORD_MAX);
+	return ring;
+}
+
+/* The record at a position, or false if there is none that is whole. */
+static bool
+get_record(const char *ring, uint64_t id, uint64_t at, struct record *r)
+{
+	const char *p = ring + at % RING_SIZE;
+	uint32_t crc;
+
+	memcpy(r, p, sizeof *r);
+	if (r->id != id || r->at != at || r->length > MESSAGE_HEADER_LEN + JOURNAL_BODY_MAX)
+		return false;
+	crc = r->crc;
+	r->crc = 0;
+	return crc == crc32c(crc32c(0, r, sizeof *r), p + sizeof *r, r->length);
+}
+
+/* What the log says last about a message. */
+struct entry {
+	uint64_t ino, number, at;
+	uint32_t type, length;
+	const char *file; /* of a push: in the ring */
+};
+
+static int
+by_message(const void *a, const void *b)
+{
+	const struct entry *x = a, *y = b;
+
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	if (x->number != y->number)
+		return x->number < y->number ? -1 : 1;
+	return x->at < y->at ? -1 : x->at > y->at;
+}
+
+/* Keep the last entry of each message, and none of what was dropped. Returns how many. */
+static size_t
+keep_last(struct entry *e, size_t n)
+{
+	size_t kept = 0;
+	uint64_t ino = 0, from = 0; /* what lies in front of `from` was dropped */
+
+	qsort(e, n, sizeof *e, by_message);
+	for (size_t i = 0; i < n; i++) {
+		if (e[i].ino != ino) {
+			ino = e[i].ino;
+			from = 0;
+		}
+		if (e[i].type == RECORD_DROP) /* its number is 0: it comes first */
+			from = e[i].at + 1;
+		else if (e[i].at >= from &&
+		         (i + 1 == n || e[i + 1].ino != ino || e[i + 1].number != e[i].number))
+			e[kept++] = e[i];
+	}
+	return kept;
+}
+
+struct log {
+	char *ring;
+	struct entry *entries; /* in the order of by_message */
+	size_t n;
+	uint64_t end; /* where the last whole record ends */
+	uint64_t mid; /* where the first in the second half begins */
+};
+
+static void
+free_log(struct log *l)
+{
+	free(l->ring);
+	free(l->entries);
+}
+
+/* Read the log from `tail` to its end, but not beyond `limit`. 0 or -1. */
+static int
+read_log(struct journal *j, uint64_t id, uint64_t tail, uint64_t limit, struct log *l)
+{
+	struct record r;
+	size_t room = 0;
+
+	*l = (struct log){.ring = load_ring(j), .end = tail};
+	if (l->ring == NULL)
+		return -1;
+	while (l->end < limit && get_record(l->ring, id, l->end, &r)) {
+		if (l->n == room) {
+			room = room == 0 ? 1024 : 2 * room;
+			struct entry *more = realloc(l->entries, room * sizeof *more);
+			if (more == NULL) {
+				free_log(l);
+				return -1;
+			}
+			l->entries = more;
+		}
+		l->entries[l->n++] = (struct entry){
+		    .ino = r.ino,
+		    .number = r.number,
+		    .at = r.at,
+		    .type = r.type,
+		    .length = r.length,
+		    .file = l->ring + l->end % RING_SIZE + sizeof r,
+		};
+		if (r.at < tail + RING_SIZE / 4)
+			l->mid = r.at + record_size(r.length);
+		l->end += record_size(r.length);
+	}
+	l->n = keep_last(l->entries, l->n);
+	return 0;
+}
+
+/* The entries of one queue. */
+static const struct entry *
+of_queue(const struct log *l, uint64_t ino, size_t *n)
+{
+	size_t from = 0, to;
+
+	while (from < l->n && l->entries[from].ino != ino)
+		from++;
+	for (to = from; to < l->n && l->entries[to].ino == ino; to++)
+		;
+	*n = to - from;
+	return l->entries + from;
+}
+
+/*
+ * .sync
+ */
+
+/* Open .sync. Returns whether it is this log's. */
+static bool
+open_ends(struct spool *sp, int flags)
+{
+	struct journal *j = &sp->journal;
+	struct stat st;
+
+	close_ends(j);
+	j->sync_fd =
+	    openat(sp->rootfd, ".sync", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags, 0600);
+	if (j->sync_fd == -1 || (flags != 0 && write_zeros(j->sync_fd, HEADER_SIZE) == -1) ||
+	    fstat(j->sync_fd, &st) == -1 || st.st_size < HEADER_SIZE)
+		return false;
+	j->ends = os_map_shared(j->sync_fd, sizeof *j->ends);
+	return j->ends != NULL && j->ends->id == j->id;
+}
+
+/* With the append lock held: make .sync from the log. A new file, never another log's: of that
+ * somebody may still be about to write to it. */
+static int
+make_ends(struct spool *sp)
+{
+	struct journal *j = &sp->journal;
+	struct header h;
+	struct log l;
+
+	if (read_header(sp, j->fd, &h) == -1 || h.id != j->id)
+		return -1;
+	unlinkat(sp->rootfd, ".sync", 0);
+	open_ends(sp, O_CREAT | O_EXCL);
+	if (j->ends == NULL || read_log(j, h.id, h.tail, UINT64_MAX, &l) == -1)
+		return -1;
+	free_log(&l);
+	j->ends->tail = j->ends->synced = h.tail;
+	j->ends->end = l.end;
+	j->ends->id = h.id;
+	return 0;
+}
+
+static bool
+is_linked(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_nlink > 0;
+}
+
+/* With the append lock held: see to it that `ends` is mapped and the log's. 0 or -1. If two had
+ * different files for it, they would write to the same place of the log. */
+static int
+see_ends(struct spool *sp)
+{
+	struct journal *j = &sp->journal;
+
+	if ((j->ends == NULL || j->ends->id != j->id || !is_linked(j->sync_fd)) &&
+	    !open_ends(sp, 0) && make_ends(sp) == -1)
+		return -1;
+	return j->ends->failed ? -1 : 0;
+}
+
+/*
+ * Finding and making the log
+ */
+
+static int
+open_file(struct spool *sp, int flags)
+{
+	struct journal *j = &sp->journal;
+	struct stat st;
+
+	j->fd = openat(sp->rootfd, ".journal", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags,
+	               0600);
+	if (j->fd != -1 && (fstat(j->fd, &st) == -1 || !S_ISREG(st.st_mode))) {
+		forget(j);
+		errno = ENXIO;
+	}
+	return j->fd;
+}
+
+static bool
+is_usable(struct spool *sp)
+{
+	return sp->boot[0] != '-'; /* else a reboot would go unnoticed */
+}
+
+/* Use the open file, if it is a log of this boot. */
+static bool
+adopt(struct spool *sp)
+{
+	struct header h;
+
+	if (read_header(sp, sp->journal.fd, &h) == -1 ||
+	    memcmp(h.boot, sp->boot, sizeof h.boot) != 0)
+		return false;
+	sp->journal.id = h.id;
+	return true;
+}
+
+/*
+ * Is there a log? If somebody makes one it must be found before the next message is taken, which
+ * may be in it. Who promises nothing after a power loss looks but once a second.
+ */
+static bool
+find(struct spool *sp)
+{
+	struct journal *j = &sp->journal;
+	uint64_t now;
+
+	if (j->fd != -1)
+		return true;
+	if (!is_usable(sp))
+		return false;
+	if (sp->sync == SPOOL_SYNC_NONE) {
+		if ((now = os_monotonic_ms()) < j->look_ms)
+			return false;
+		j->look_ms = now + RETRY_MS;
+	}
+	if (open_file(sp, 0) == -1)
+		return false;
+	if (!adopt(sp))
+		forget(j);
+	return j->fd != -1;
+}
+
+/* With LOCK_CHECKPOINT held: a new log in the open file. All blocks are written, because the first
+ * write to one that is merely allocated would cost a commit of the file system. */
+static int
+begin_anew(struct spool *sp)
+{
+	struct journal *j = &sp->journal;
+	uint64_t id;
+
+	if (os_random(&id, sizeof id) == -1 || ftruncate(j->fd, (off_t)FILE_SIZE) == -1)
+		return -1;
+	if (write_zeros(j->fd, FILE_SIZE) == -1 || fsync(j->fd) == -1 || fsync(sp->rootfd) == -1 ||
+	    write_header(sp, id, 0) == -1)
+		return -1;
+	j->id = id;
+	return 0;
+}
+
+void
+journal_make(struct spool *sp)
+{
+	struct journal *j = &sp->journal;
+	struct stat st;
+
+	if (j->fd != -1 || !is_usable(sp) || os_monotonic_ms() < j->make_ms)
+		return;
+	j->make_ms = os_monotonic_ms() + RETRY_MS;
+	if (open_file(sp, O_CREAT) == -1)
+		return;
+	if (try_lock(j, LOCK_CHECKPOINT)) {
+		/* An empty one is new. Messages may depend on any other: see to them first. */
+		if (adopt(sp) && !(open_ends(sp, 0) && j->ends->failed))
+			;
+		else if (fstat(j->fd, &st) == -1 || (st.st_size > 0 && os_syncfs(sp->rootfd) == -1))
+			forget(j);
+		else if (begin_anew(sp) == -1) {
+			(void)!ftruncate(j->fd, 0); /* the disk is full: give it back */
+			forget(j);
+		}
+		if (j->fd != -1)
+			unlock(j, LOCK_CHECKPOINT);
+	} else if (!adopt(sp)) {
+		forget(j); /* somebody is making it */
+	}
+}
+
+/*
+ * Append
+ */
+
+static int
+write_ring(struct journal *j, const char *data, size_t len, uint64_t at)
+{
+	uint64_t place = at % RING_SIZE;
+	size_t first = RING_SIZE - place < len ? (size_t)(RING_SIZE - place) : len;
+
+	if (write_at(j->fd, data, first, HEADER_SIZE + place) == -1)
+		return -1;
+	return first == len ? 0 : write_at(j->fd, data + first, len - first, HEADER_SIZE);
+}
+
+/* Append the record at `buf`. Returns the position behind it, or 0; *full says that there is no
+ * room for it. */
+static uint64_t
+append_locked(struct spool *sp, char *buf, struct record *r, bool *full)
+{
+	struct journal *j = &sp->journal;
+	uint64_t size = record_size(r->length), used;
+
+	if (see_ends(sp) == -1) {
+		forget(j);
+		return 0;
+	}
+	r->id = j->id;
+	r->at = j->ends->end;
+	used = r->at - j->ends->tail;
+	if (j->ends->id != j->id)
+		return 0; /* the page is another, of zeros: see os_map_shared */
+	j->is_long = used > RING_SIZE / 2;
+	*full = used + size > (r->type == RECORD_PUSH ? PUSH_LIMIT : RING_SIZE);
+	if (*full)
+		return 0;
+	r->crc = 0;
+	r->crc = crc32c(crc32c(0, r, sizeof *r), buf + sizeof *r, r->length);
+	memcpy(buf, r, sizeof *r);
+	if (write_ring(j, buf, size, r->at) == -1)
+		return 0;
+	j->ends->end = r->at + size;
+	return r->at + size;
+}
+
+static uint64_t
+append(struct queue *q, char *buf, enum record_type type, uint64_t number, uint32_t length)
+{
+	struct spool *sp = q->spool;
+	struct record r = {.ino = q->dir_ino, .number = number, .type = type, .length = length};
+	bool full = false;
+	uint64_t at = 0;
+
+	if (!find(sp))
+		return 0;
+	for (int tries = 0; tries < 2; tries++) {
+		if (lock_append(&sp->journal) == -1)
+			return 0;
+		at = append_locked(sp, buf, &r, &full);
+		if (sp->journal.fd == -1)
+			return 0; /* the lock has gone with it */
+		unlock_append(&sp->journal);
+		if (!full || type == RECORD_PUSH)
+			break;
+		journal_checkpoint(sp);
+	}
+	return at;
+}
+
+uint64_t
+journal_push(struct queue *q, uint64_t number, int fd, uint64_t length)
+{
+	static char buf[RECORD_MAX];
+	uint32_t len = (uint32_t)(MESSAGE_HEADER_LEN + length);
+
+	if (length > JOURNAL_BODY_MAX || !find(q->spool) ||
+	    read_at(fd, buf + sizeof(struct record), len, 0) == -1)
+		return 0;
+	return append(q, buf, RECORD_PUSH, number, len);
+}
+
+static uint64_t
+append_short(struct queue *q, enum record_type type, uint64_t number)
+{
+	char buf[sizeof(struct record)];
+
+	return append(q, buf, type, number, 0);
+}
+
+uint64_t
+journal_stored(struct queue *q, uint64_t number)
+{
+	return append_short(q, RECORD_STORED, number);
+}
+
+uint64_t
+journal_take(struct queue *q, uint64_t number)
+{
+	return append_short(q, RECORD_TAKE, number);
+}
+
+uint64_t
+journal_drop(struct queue *q)
+{
+	return append_short(q, RECORD_DROP, 0);
+}
+
+/*
+ * Flush
+ */
+
+/* Is the file that we flushed the spool's log? */
+static bool
+is_current(struct journal *j)
+{
+	struct header h;
+	struct stat st;
+
+	return fstat(j->fd, &st) == 0 && st.st_nlink > 0 && (uint64_t)st.st_size == FILE_SIZE &&
+	       read_at(j->fd, &h, sizeof h, 0) == 0 && h.id == j->id;
+}
+
+/* With LOCK_FLUSH held: flush all that is in the log now. */
+static int
+lead(struct journal *j)
+{
+	uint64_t end = j->ends->end; /* what is in front of it was written before */
+
+	/* After a flush that failed the kernel may take the pages for clean, and the next would
+	 * succeed: so nobody trusts this log any more. */
+	if (j->ends->failed || j->ends->id != j->id)
+		return -1;
+	if (fdatasync(j->fd) == -1) {
+		j->ends->failed = 1;
+		return -1;
+	}
+	if (!is_current(j))
+		return -1;
+	j->ends->synced = end;
+	return 0;
+}
+
+/*
+ * Whoever gets the lock flushes for all; the others sleep until that flush has ended, and whom it
+ * did not cover tries the lock again. The count is read before the lock is tried, and changed
+ * after it is released, so nobody sleeps who could have it. If the leader is killed the kernel
+ * ends his lock, and the sleep ends by itself.
+ */
+int
+journal_flush(struct spool *sp, uint64_t at)
+{
+	struct journal *j = &sp->journal;
+
+	if (at == JOURNAL_NEVER || j->ends == NULL)
+		return -1;
+	while (j->ends->synced < at) {
+		uint32_t flushes = j->ends->flushes;
+		if (try_lock(j, LOCK_FLUSH)) {
+			int r = j->ends->synced < at ? lead(j) : 0;
+			unlock(j, LOCK_FLUSH);
+			j->ends->flushes++;
+			os_wake(&j->ends->flushes);
+			if (r == -1) {
+				forget(j);
+				return -1;
+			}
+		} else if (errno == EAGAIN || errno == EACCES) {
+			os_wait(&j->ends->flushes, flushes, LEADER_MS);
+		} else {
+			return -1;
+		}
+	}
+	return 0;
+}
+
+/*
+ * Checkpoint
+ */
+
+/* Flush a message where it is now. It may move between two looks, from its number to .claim, and
+ * back. Returns 0; -1 also if it was not found. */
+static int
+sync_number(int dirfd, int claimfd, uint64_t number)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+	int fd, r;
+
+	message_name(name, number);
+	if ((fd = openat(dirfd, name, read_flags)) == -1 &&
+	    (fd = openat(claimfd, name, read_flags)) == -1 &&
+	    (fd = openat(dirfd, name, read_flags)) == -1)
+		return -1;
+	r = fsync(fd);
+	close(fd);
+	return r;
+}
+
+/* Make durable what the log says of one queue in front of `mid`. */
+static int
+sync_queue(int dirfd, const struct log *l, size_t *alive)
+{
+	struct stat st;
+	size_t n = 0;
+	int r = fstat(dirfd, &st), claimfd = openat(dirfd, ".claim", dir_flags);
+	const struct entry *e = of_queue(l, r == 0 ? st.st_ino : 0, &n);
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		if (e[i].type == RECORD_PUSH && e[i].at < l->mid) {
+			r = sync_number(dirfd, claimfd, e[i].number);
+			--*alive;
+		}
+	if (r == 0 && n > 0 && (fsync(dirfd) == -1 || (claimfd != -1 && fsync(claimfd) == -1)))
+		r = -1;
+	close_fd(&claimfd);
+	return r;
+}
+
+/* Make durable what the log says in front of `mid`. */
+static int
+sync_log(struct spool *sp, const struct log *l)
+{
+	size_t alive = 0;
+	char **names;
+	int r = 0;
+
+	for (size_t i = 0; i < l->n; i++)
+		alive += l->entries[i].type == RECORD_PUSH && l->entries[i].at < l->mid;
+	if (alive > SYNC_EACH || (names = spool_list(sp)) == NULL)
+		return os_syncfs(sp->rootfd);
+	for (size_t i = 0; r == 0 && names[i] != NULL; i++) {
+		int fd = openat(sp->rootfd, names[i], dir_flags);
+		r = fd != -1 ? sync_queue(fd, l, &alive) : errno == ENOENT ? 0 : -1;
+		close_fd(&fd);
+	}
+	spool_list_free(names);
+	/* What is not where it was looked for was removed by hand, or moved. */
+	return r == 0 && alive == 0 ? 0 : os_syncfs(sp->rootfd);
+}
+
+/* With LOCK_CHECKPOINT held. */
+static int
+checkpoint(struct spool *sp)
+{
+	struct journal *j = &sp->journal;
+	uint64_t tail = j->ends->tail, end = j->ends->end;
+	struct log l;
+	int r;
+
+	if (end - tail <= RING_SIZE / 2)
+		return 0;
+	if (read_log(j, j->id, tail, end, &l) == -1)
+		return -1;
+	if (l.end == end) {
+		r = sync_log(sp, &l);
+	} else {
+		l.mid = end; /* it was spoiled; then it is of no use any more */
+		r = os_syncfs(sp->rootfd);
+	}
+	free_log(&l);
+	/* The header first: replay must not begin at a place that is overwritten. */
+	if (r == -1 || write_header(sp, j->id, l.mid) == -1 || lock_append(j) == -1)
+		return -1;
+	r = see_ends(sp);
+	if (r == 0)
+		j->ends->tail = l.mid;
+	unlock_append(j);
+	return r;
+}
+
+void
+journal_checkpoint(struct spool *sp)
+{
+	struct journal *j = &sp->journal;
+
+	if (j->ends == NULL || !j->is_long)
+		return;
+	j->is_long = false;
+	if (!try_lock(j, LOCK_CHECKPOINT))
+		return;
+	checkpoint(sp);
+	unlock(j, LOCK_CHECKPOINT);
+}
+
+/*
+ * Replay
+ */
+
+enum found { FOUND_ERROR, FOUND_NOTHING, FOUND_SAME, FOUND_TORN, FOUND_OTHER };
+
+/* What stands at a message's place? */
+static enum found
+look_at(struct spool *sp, int dirfd, const char *name, const struct entry *e)
+{
+	struct claim c = {.fd = openat(dirfd, name, read_flags)};
+	char line[MESSAGE_HEADER_LEN];
+	enum found f = FOUND_OTHER;
+	struct stat st;
+
+	if (c.fd == -1 && errno == ENOENT)
+		return FOUND_NOTHING;
+	if (c.fd == -1)
+		return is_foreign(errno) ? FOUND_OTHER : FOUND_ERROR;
+	if (fstat(c.fd, &st) == -1)
+		f = FOUND_ERROR;
+	else if (S_ISREG(st.st_mode))
+		switch (claim_check(sp, &c, e->number)) {
+		case CLAIM_GOT:
+			if (read_at(c.fd, line, sizeof line, 0) == -1)
+				f = FOUND_ERROR;
+			else if (memcmp(line, e->file, sizeof line) == 0)
+				f = FOUND_SAME;
+			break;
+		case CLAIM_DAMAGED:
+			f = FOUND_TORN;
+			break;
+		default:
+			f = FOUND_ERROR;
+		}
+	int error = errno;
+	close_fd(&c.fd);
+	errno = error;
+	return f;
+}
+
+/* Unlink what is no message's only copy; anything else goes to .bad. */
+static int
+clear_place(struct queue *q, int dirfd, const char *name, enum found f)
+{
+	if (f == FOUND_NOTHING)
+		return 0;
+	if (f == FOUND_OTHER)
+		return queue_set_aside(q, dirfd, name);
+	return unlinkat(dirfd, name, 0);
+}
+
+static int
+restore(struct queue *q, const struct entry *e)
+{
+	static const char tmp[] = "replay";
+	char name[MESSAGE_NAME_LEN + 1];
+	enum found waiting, claimed;
+	int fd, r;
+
+	message_name(name, e->number);
+	waiting = look_at(q->spool, q->dirfd, name, e);
+	claimed = look_at(q->spool, q->claimfd, name, e);
+	if (waiting == FOUND_ERROR || claimed == FOUND_ERROR)
+		return -1;
+	if (claimed == FOUND_SAME && waiting != FOUND_SAME)
+		return clear_place(q, q->dirfd, name, waiting); /* an orphan, which comes back */
+	if (clear_place(q, q->claimfd, name, claimed) == -1 || waiting == FOUND_SAME)
+		return waiting == FOUND_SAME ? 0 : -1;
+	if (clear_place(q, q->dirfd, name, waiting) == -1)
+		return -1;
+	unlinkat(q->tmpfd, tmp, 0);
+	fd = openat(q->tmpfd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd == -1)
+		return -1;
+	r = write_at(fd, e->file, e->length, 0);
+	if (r == 0)
+		r = fsync(fd);
+	close(fd);
+	return r == 0 ? os_rename_noreplace(q->tmpfd, tmp, q->dirfd, name) : -1;
+}
+
+static int
+remove_taken(struct queue *q, uint64_t number)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+
+	message_name(name, number);
+	if (unlinkat(q->dirfd, name, 0) == -1 && errno != ENOENT && errno != EISDIR)
+		return -1;
+	if (unlinkat(q->claimfd, name, 0) == -1 && errno != ENOENT && errno != EISDIR)
+		return -1;
+	return 0;
+}
+
+static int
+replay_queue(struct spool *sp, const char *name, const struct log *l)
+{
+	struct queue *q;
+	size_t n;
+	int r = queue_find(sp, name, false, &q);
+
+	if (r != 1)
+		return r;
+	const struct entry *e = of_queue(l, q->dir_ino, &n);
+	if (n == 0)
+		return 0;
+	if (queue_claim_dir(q) == -1 || queue_tmp_dir(q) == -1)
+		return -1;
+	r = 0;
+	for (size_t i = 0; r == 0 && i < n; i++)
+		if (e[i].type == RECORD_PUSH)
+			r = restore(q, &e[i]);
+		else if (e[i].type == RECORD_TAKE)
+			r = remove_taken(q, e[i].number);
+	return r;
+}
+
+/* With LOCK_CHECKPOINT held, so that it is done once. If it is cut short the next begins again:
+ * nothing in the log has changed. */
+static int
+replay(struct spool *sp, const struct header *h)
+{
+	struct log l;
+	char **names;
+	uint64_t id;
+	int r = 0;
+
+	if (os_random(&id, sizeof id) == -1 ||
+	    read_log(&sp->journal, h->id, h->tail, UINT64_MAX, &l) == -1)
+		return -1;
+	names = spool_list(sp);
+	for (size_t i = 0; names != NULL && r == 0 && names[i] != NULL; i++)
+		r = replay_queue(sp, names[i], &l);
+	int e = errno;
+	if (names == NULL)
+		r = -1;
+	spool_list_free(names);
+	free_log(&l);
+	errno = e;
+	/* With another id all old records are void. */
+	if (r == -1 || os_syncfs(sp->rootfd) == -1 || write_header(sp, id, 0) == -1)
+		return -1;
+	sp->journal.id = id;
+	return 0;
+}
+
+int
+journal_open(struct spool *sp)
+{
+	struct journal *j = &sp->journal;
+	struct header h;
+	int r = 0;
+
+	if (!is_usable(sp))
+		return 0;
+	if (open_file(sp, 0) == -1) {
+		/* None, or a read-only file system, or what an operator did. Anything else passes. */
+		bool none = errno == ENOENT || errno == EROFS || errno == EACCES ||
+		            errno == EPERM || errno == ELOOP || errno == EISDIR || errno == ENXIO;
+		return none ? 0 : -1;
+	}
+	if (adopt(sp))
+		return 0;
+	if (lock_byte(j, LOCK_CHECKPOINT, F_WRLCK, F_SETLKW) == -1)
+		r = -1;
+	else if (!adopt(sp)) {
+		if (read_header(sp, j->fd, &h) == 0)
+			r = replay(sp, &h);
+		else
+			r = errno == EINVAL ? 1 : -1; /* 1: no log of this spool's */
+	}
+	unlock(j, LOCK_CHECKPOINT);
+	if (r != 0)
+		forget(j);
+	return r == -1 ? -1 : 0;
+}
+
+void
+journal_close(struct spool *sp)
+{
+	journal_checkpoint(sp);
+	forget(&sp->journal);
+}

@@ -1,0 +1,61 @@
+/* journal.h: one log per spool, so that what is pushed and taken shares one flush. */
+#ifndef MQ_JOURNAL_H
+#define MQ_JOURNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define JOURNAL_BODY_MAX 16384 /* bytes; a larger message is flushed by itself */
+
+#define JOURNAL_NEVER UINT64_MAX /* a position that no flush reaches */
+
+struct spool;
+struct queue;
+struct shared_ends;
+
+/* A process's handle on the log; part of struct spool, and private to journal.c. */
+struct journal {
+	int fd, sync_fd; /* .journal and .sync; both -1 while there is none that can be used */
+	struct shared_ends *ends; /* sync_fd, mapped */
+	uint64_t id;              /* of the log that fd leads to */
+	uint64_t unsynced;        /* its position behind our last removal that matters; 0: none */
+	uint64_t look_ms;         /* not to be looked for before */
+	uint64_t make_ms;         /* not to be made before */
+	bool is_long;             /* it is time for a checkpoint */
+};
+
+/*
+ * Of an opened spool: look for the log, once, and if the system was rebooted since it was
+ * written replay it first. Returns 0; -1 with errno if that failed: then messages may be missing
+ * that were acknowledged, and the spool must not be used.
+ */
+int journal_open(struct spool *sp);
+void journal_close(struct spool *sp);
+
+/* Make the log if there is none. Where that fails there is none, and it is tried again after a
+ * second. To be called without a lock. */
+void journal_make(struct spool *sp);
+
+/*
+ * Append. All return the position behind what was appended, for journal_flush, or 0 if it could
+ * not be logged: what is not in the log must be flushed by itself.
+ *
+ * journal_push: message `number`, whose file is `fd` with a body of `length` bytes. With the
+ * queue's lock held, after the message got its number: so the log's order is that of the queue.
+ * journal_stored: the same for a message that is flushed by itself.
+ * journal_take: the message is about to be unlinked.
+ * journal_drop: with the queue's lock held; all its messages are.
+ */
+uint64_t journal_push(struct queue *q, uint64_t number, int fd, uint64_t length);
+uint64_t journal_stored(struct queue *q, uint64_t number);
+uint64_t journal_take(struct queue *q, uint64_t number);
+uint64_t journal_drop(struct queue *q);
+
+/* Return 0 once all in front of position `at` would survive a power loss, or -1. */
+int journal_flush(struct spool *sp, uint64_t at);
+
+/* If the log is half full make room in it, unless somebody is at it. This may take long; to be
+ * called without a lock, when nobody waits. */
+void journal_checkpoint(struct spool *sp);
+
+#endif
