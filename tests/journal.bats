@@ -198,7 +198,7 @@ drain() {
 		assert leads.readline() == b""
 		tracer.wait()
 	END
-	[ "$(drain q | sort | tr -d '\n')" = 12000000000122222222 ]
+	[ "$(drain q | sort | tr -d '\n')" = 00000000011222222222 ]
 }
 
 @test "the log removed, cut short, spoiled, made unreadable or another thing: on as before" {
