@@ -111,7 +111,7 @@ fill_and_mend() {
 	# Injected, because many kernels are built without quota.
 	mkdir -p "$SPOOL"
 	"$MQD" -H "$SPOOL" <<<version # makes the counters, which are written too
-	run strace -qq -o /dev/null -e inject=pwrite64:error=EDQUOT:when=1 \
+	run strace -qq -o /dev/null -e inject=pwritev:error=EDQUOT:when=1 \
 		"$MQD" -H "$SPOOL" <<<$'set q 0 0 1\r\nx\r\nset q 0 0 1\r\ny\r\nget q\r'
 	local replies
 	replies=$(grep -v '^mqd\[' <<<"$output" | tr -d '\r')
