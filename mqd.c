@@ -13,6 +13,7 @@
  *     proto.c    bytes to commands and what is answered to those that mean nothing here
  *     spool.c    messages as files: push, claim, finish, release
  *     queue.c    a queue's directory: the lock, .state, what dead processes left
+ *     journal.c  the log by which pushes and removals share a flush
  *     admin.c    the spool's other half: delete, list, statistics, check
  *     mqctl.c    the operator's command
  *
