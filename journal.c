@@ -316,6 +316,8 @@ keep_last(struct entry *e, size_t n)
 	size_t kept = 0;
 	uint64_t ino = 0, from = 0; /* what lies in front of `from` was dropped */
 
+	if (n == 0)
+		return 0; /* e may be NULL, which qsort may not */
 	qsort(e, n, sizeof *e, by_message);
 	for (size_t i = 0; i < n; i++) {
 		if (e[i].ino != ino) {
