@@ -69,14 +69,13 @@ struct header {
 	uint32_t crc;              /* of what follows */
 	uint64_t id;
 	uint64_t tail; /* replay begins here */
-	uint64_t root_ino,
-	    ino; /* of the spool and of this file: in a copy they differ, and those of
-	                           the queues too */
+	/* Of the spool and of this file. In a copy they differ, and so do those of the queues. */
+	uint64_t root_ino, ino;
 };
 
 /*
- * In .sync, which belongs to one log for its life. `tail` and `end` are changed under LOCK_APPEND,
- * `synced` under LOCK_FLUSH; they are read without.
+ * In .sync, which belongs to one log for its life. `tail` and `end` are changed under the lock for
+ * appending, `synced` under LOCK_FLUSH; they are read without.
  */
 struct shared_ends {
 	_Atomic uint64_t id; /* of the log; written last */
