@@ -70,14 +70,13 @@ struct header {
 	uint32_t crc;              /* of what follows */
 	uint64_t id;
 	uint64_t tail; /* replay begins here */
-	uint64_t root_ino,
-	    ino; /* of the spool and of this file: in a copy they differ, and those of
-	                           the queues too */
+	/* Of the spool and of this file. In a copy they differ, and so do those of the queues. */
+	uint64_t root_ino, ino;
 };
 
 /*
- * In .sync, which belongs to one log for its life. `tail` and `end` are changed under LOCK_APPEND,
- * `synced` under LOCK_FLUSH; they are read without.
+ * In .sync, which belongs to one log for its life. `tail` and `end` are changed under the lock for
+ * appending, `synced` under LOCK_FLUSH; they are read without.
  */
 struct shared_ends {
 	_Atomic uint64_t id; /* of the log; written last */
@@ -317,6 +316,8 @@ keep_last(struct entry *e, size_t n)
 	size_t kept = 0;
 	uint64_t ino = 0, from = 0; /* what lies in front of `from` was dropped */
 
+	if (n == 0)
+		return 0; /* e may be NULL, which qsort may not */
 	qsort(e, n, sizeof *e, by_message);
 	for (size_t i = 0; i < n; i++) {
 		if (e[i].ino != ino) {
