@@ -82,6 +82,51 @@ os_rename_noreplace(int fromdir, const char *from, int todir, const char *to)
 	return errno == EEXIST ? resolve_existing(fromdir, from, todir, to) : -1;
 }
 
+#if defined(O_TMPFILE) && defined(AT_EMPTY_PATH) && !defined(MQ_PORTABLE)
+static bool cannot_name; /* before Linux 6.10 that took a privilege */
+
+int
+os_open_unnamed(int dirfd, mode_t mode)
+{
+	int fd = -1;
+
+	errno = EISDIR; /* what a kernel says that does not know the flag */
+	if (!cannot_name)
+		fd = openat(dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, mode);
+	if (fd == -1 && (errno == EISDIR || errno == EINVAL))
+		errno = EOPNOTSUPP;
+	return fd;
+}
+
+int
+os_name(int fd, int dirfd, const char *name)
+{
+	if (linkat(fd, "", dirfd, name, AT_EMPTY_PATH) == 0)
+		return 0;
+	if (errno == ENOENT || errno == EPERM) {
+		cannot_name = true;
+		errno = EOPNOTSUPP;
+	}
+	return -1;
+}
+#else
+int
+os_open_unnamed(int dirfd, mode_t mode)
+{
+	(void)dirfd, (void)mode;
+	errno = EOPNOTSUPP;
+	return -1;
+}
+
+int
+os_name(int fd, int dirfd, const char *name)
+{
+	(void)fd, (void)dirfd, (void)name;
+	errno = EOPNOTSUPP;
+	return -1;
+}
+#endif
+
 void
 os_boot_id(char *id)
 {

@@ -51,6 +51,16 @@
  * Push
  */
 
+/* The push has its file, and uses the queue. */
+static int
+begin_file(struct push *p, struct queue *q, int dirfd)
+{
+	p->dirfd = dirfd;
+	p->queue = q;
+	q->refs++;
+	return 0;
+}
+
 /* Make a file in .tmp. Without the lock a sweeper may come by, so it has to be owned. */
 static int
 make_tmp(struct push *p, struct queue *q, bool locked)
@@ -86,10 +96,18 @@ make_tmp(struct push *p, struct queue *q, bool locked)
 			return -1;
 		}
 	}
-	p->dirfd = q->tmpfd;
-	q->refs++;
-	p->queue = q;
-	return 0;
+	return begin_file(p, q, q->tmpfd);
+}
+
+/* Make a file for a new message: without a name where that can be, which costs less, and leaves
+ * nothing when we die. */
+static int
+make_file(struct push *p, struct queue *q, bool locked)
+{
+	p->fd = os_open_unnamed(q->dirfd, 0600);
+	if (p->fd != -1)
+		return begin_file(p, q, -1);
+	return errno == EOPNOTSUPP ? make_tmp(p, q, locked) : -1;
 }
 
 /* With the lock held: write over spent file `number`, which held a body of `length`. Nobody else
@@ -103,10 +121,7 @@ use_spare(struct push *p, struct queue *q, int fd, uint64_t number, uint64_t len
 	}
 	message_name(p->name, number);
 	p->fd = fd;
-	p->dirfd = q->claimfd;
-	q->refs++;
-	p->queue = q;
-	return true;
+	return begin_file(p, q, q->claimfd) == 0;
 }
 
 /* With the lock held: find a spent file, our own or one that another process has left. A message
@@ -145,6 +160,17 @@ take_spare(struct push *p, struct queue *q)
 	return false;
 }
 
+/* Will there be a spent file, by what was last seen of the queue? */
+static bool
+has_spares(struct push *p)
+{
+	struct queue *q;
+
+	return p->length <= SPOOL_SMALL && queue_find(p->spool, p->queue_name, true, &q) == 1 &&
+	       (q->sparefd != -1 ||
+	        (q->state.nranges > 0 && q->state.spare < state_main(&q->state)->from));
+}
+
 void
 push_begin(struct push *p, struct spool *sp, const char *queue)
 {
@@ -152,16 +178,16 @@ push_begin(struct push *p, struct spool *sp, const char *queue)
 	strcpy(p->queue_name, queue);
 }
 
-/* Open the file that a body is streamed to. */
+/* Have a file for the body, before the lock is taken. */
 static int
-open_tmp(struct push *p)
+open_file(struct push *p)
 {
 	struct queue *q;
 
 	for (int tries = 0; tries < 8; tries++) {
 		if (queue_find(p->spool, p->queue_name, true, &q) == -1)
 			return -1;
-		if (make_tmp(p, q, false) == 0)
+		if (make_file(p, q, false) == 0)
 			return 0;
 		if (errno != ENOENT)
 			return -1;
@@ -201,7 +227,7 @@ push_write(struct push *p, const void *data, size_t len)
 		errno = EFBIG;
 		return -1;
 	}
-	if (p->fd == -1 && open_tmp(p) == -1)
+	if (p->fd == -1 && open_file(p) == -1)
 		return -1;
 	if (write_all(p->fd, data, len, MESSAGE_HEADER_LEN + p->length) == -1)
 		return -1;
@@ -233,14 +259,15 @@ push_abort(struct push *p)
 {
 	int e = errno;
 
-	if (p->fd != -1)
+	if (p->fd != -1 && p->dirfd != -1)
 		unlinkat(p->dirfd, p->name, 0);
 	errno = e;
 	push_end(p);
 }
 
 /* The file in .tmp is gone: the queue was deleted while the body came in, or somebody emptied
- * .tmp. The body is still open: copy it into the queue that bears the name now. */
+ * .tmp. Or it has no name and cannot get one. The body is still open: copy it into the queue that
+ * bears the name now. */
 static int
 move_to_queue(struct push *p, struct queue *q)
 {
@@ -307,6 +334,18 @@ adopt_name(struct queue *q, const char *name)
 		state_give(&q->state, state_next(&q->state));
 }
 
+static int
+put_in_place(struct push *p, struct queue *q, const char *name)
+{
+	if (p->dirfd == -1)
+		return os_name(p->fd, q->dirfd, name);
+	/* From here it belongs to nobody, as a waiting message does. No sweeper can see it in
+	 * between: they need the lock. */
+	if (flock(p->fd, LOCK_UN) == -1)
+		return -1;
+	return os_rename_noreplace(p->dirfd, p->name, q->dirfd, name);
+}
+
 /* With the lock of q held: number the message and make it visible. */
 static int
 publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
@@ -316,7 +355,7 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 	bool moved = false;
 
 	if (p->fd == -1 && !(p->length <= SPOOL_SMALL && take_spare(p, q)) &&
-	    make_tmp(p, q, true) == -1)
+	    make_file(p, q, true) == -1)
 		return -1;
 	for (;;) {
 		m.number = state_next(&q->state);
@@ -324,22 +363,18 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 			errno = EOVERFLOW;
 			return -1;
 		}
-		if (q != p->queue && move_to_queue(p, q) == -1)
+		if (q != p->queue && p->dirfd != -1 && move_to_queue(p, q) == -1)
 			return -1;
 		message_name(name, m.number);
 		message_write_header(line, &m, p->crc);
 		if (write_message(p, line) == -1)
 			return -1;
-		/* From here it belongs to nobody, as a waiting message does. No sweeper
-		 * can see it in between: they need the lock. */
-		if (flock(p->fd, LOCK_UN) == -1)
-			return -1;
-		if (os_rename_noreplace(p->dirfd, p->name, q->dirfd, name) == 0)
+		if (put_in_place(p, q, name) == 0)
 			break;
 		if (errno == EEXIST) {
 			adopt_name(q, name);
-		} else if (errno == ENOENT && !moved) {
-			moved = true; /* an operator emptied .tmp */
+		} else if ((errno == ENOENT || errno == EOPNOTSUPP) && !moved) {
+			moved = true; /* an operator emptied .tmp, or see os_name */
 			if (move_to_queue(p, q) == -1)
 				return -1;
 		} else {
@@ -437,7 +472,9 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
 	bool sync = p->spool->sync != SPOOL_SYNC_NONE, durable;
 	int r;
 
-	if (queue_lock(p->spool, p->queue_name, true, &q) != 1) {
+	/* A file that must be made is made before the lock is taken. */
+	if ((p->fd == -1 && !has_spares(p) && open_file(p) == -1) ||
+	    queue_lock(p->spool, p->queue_name, true, &q) != 1) {
 		push_abort(p);
 		return -1;
 	}

@@ -46,7 +46,7 @@ struct push {
 	struct queue *queue;
 	char queue_name[QUEUE_NAME_MAX + 1];
 	const char *body; /* of a small message that is not in the file yet */
-	int fd, dirfd;    /* the file, and the directory that it lies in: .tmp, or .claim */
+	int fd, dirfd;    /* the file, and the directory that it lies in: .tmp, .claim, or -1 */
 	char name[24];    /* its name there */
 	uint64_t length;
 	uint32_t crc;

@@ -92,6 +92,7 @@ ctl() {
 	truncate -s 71 "$SPOOL/q/0000000000000002"
 	truncate -s 72 "$SPOOL/q/0000000000000002"
 	mv "$SPOOL/q/0000000000000001" "$SPOOL/q/.claim/"
+	mkdir -p "$SPOOL/q/.tmp"
 	touch -d '1 minute ago' "$SPOOL/q/.tmp/1.1"
 	mkdir -p "$SPOOL/.trash/1.1/x"
 	sed -i 's/^range 0000000000000001/range 0000000000000004/' "$SPOOL/q/.state"
