@@ -297,9 +297,8 @@ move_to_queue(struct push *p, struct queue *q)
 static int
 write_message(struct push *p, const char *line)
 {
-	struct iovec iov[2] = {
-	    {.iov_base = (void *)(uintptr_t)line, .iov_len = MESSAGE_HEADER_LEN},
-	    {.iov_base = (void *)(uintptr_t)p->body, .iov_len = (size_t)p->length}};
+	struct iovec iov[2] = {{.iov_base = (char *)line, .iov_len = MESSAGE_HEADER_LEN},
+	                       {.iov_base = (char *)p->body, .iov_len = (size_t)p->length}};
 	ssize_t n = 0;
 
 	if (p->body == NULL)
