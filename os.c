@@ -88,6 +88,7 @@ static bool cannot_name; /* before Linux 6.10 that took a privilege */
 int
 os_open_unnamed(int dirfd, mode_t mode)
 {
+	struct stat st;
 	int fd = -1;
 
 	errno = EISDIR; /* what a kernel says that does not know the flag */
@@ -95,6 +96,9 @@ os_open_unnamed(int dirfd, mode_t mode)
 		fd = openat(dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, mode);
 	if (fd == -1 && (errno == EISDIR || errno == EINVAL))
 		errno = EOPNOTSUPP;
+	/* ext4 says so of a directory that was removed. */
+	if (fd == -1 && errno == EPERM && fstat(dirfd, &st) == 0)
+		errno = st.st_nlink == 0 ? ENOENT : EPERM;
 	return fd;
 }
 

@@ -20,10 +20,10 @@ int os_rename_noreplace(int fromdir, const char *from, int todir, const char *to
 
 /*
  * Make a file in directory `dirfd` that has no name yet, so that it goes when it is closed; and give
- * it one, in any directory of that file system. os_open_unnamed: a descriptor, or -1 with errno,
- * EOPNOTSUPP where the system or the file system cannot do that. os_name: 0, or -1 with errno:
- * EEXIST if something stands there, EOPNOTSUPP if the system does not let us, after which
- * os_open_unnamed does not try any more.
+ * it one, in any directory of that file system. os_open_unnamed: a descriptor, or -1 with errno
+ * ENOENT if the directory was removed, EOPNOTSUPP where the system or the file system cannot do
+ * that. os_name: 0, or -1 with errno: EEXIST if something stands there, EOPNOTSUPP if the system
+ * does not let us, after which os_open_unnamed does not try any more.
  */
 int os_open_unnamed(int dirfd, mode_t mode);
 int os_name(int fd, int dirfd, const char *name);

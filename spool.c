@@ -4,11 +4,12 @@
  *     <spool>/<queue>/0000000000000042   a waiting message
  *     <spool>/<queue>/.state             counters; its flock orders everything in the queue
  *     <spool>/<queue>/.claim/<number>    a message on its way to a client, or a spent file
- *     <spool>/<queue>/.tmp/<pid>.<n>     a message being received
+ *     <spool>/<queue>/.tmp/<pid>.<n>     a message being received, where it needs a name
  *     <spool>/<queue>/.bad/<number>      a file that failed its check
  *     <spool>/.trash/<pid>.<n>           a deleted queue whose files are being unlinked
  *
- * push:     write .tmp/x; lock; write its header, rename it to the next number; unlock; sync.
+ * push:     write a file that has no name yet, or .tmp/x; lock; write its header, link or rename it
+ *           to the next number; unlock; sync.
  *           A small one: lock; write it all into a spent file, rename that; unlock; sync.
  * claim:    lock; find the head, flock it, rename it into .claim; unlock; check its checksum.
  * finish:   mark it as spent, so that a push may write over it; or unlink it.
@@ -279,7 +280,7 @@ move_to_queue(struct push *p, struct queue *q)
 		*p = old;
 		return -1;
 	}
-	for (uint64_t at = 0; at < old.length; at += (uint64_t)n) {
+	for (uint64_t at = 0; p->body == NULL && at < old.length; at += (uint64_t)n) {
 		n = pread(old.fd, buf, sizeof buf, (off_t)(MESSAGE_HEADER_LEN + at));
 		if (n <= 0 || write_all(p->fd, buf, (size_t)n, MESSAGE_HEADER_LEN + at) == -1) {
 			if (n == 0)
