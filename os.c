@@ -52,9 +52,10 @@ resolve_existing(int fromdir, const char *from, int todir, const char *to)
 {
 	struct stat a, b;
 
-	if (fstatat(fromdir, from, &a, AT_SYMLINK_NOFOLLOW) == 0 &&
-	    fstatat(todir, to, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == b.st_dev &&
-	    a.st_ino == b.st_ino)
+	if (fstatat(fromdir, from, &a, AT_SYMLINK_NOFOLLOW) == -1 ||
+	    fstatat(todir, to, &b, AT_SYMLINK_NOFOLLOW) == -1)
+		return -1;
+	if (a.st_dev == b.st_dev && a.st_ino == b.st_ino)
 		return unlinkat(fromdir, from, 0);
 	errno = EEXIST;
 	return -1;
@@ -77,8 +78,14 @@ os_rename_noreplace(int fromdir, const char *from, int todir, const char *to)
 		return -1;
 	if (S_ISDIR(st.st_mode))
 		return renameat(fromdir, from, todir, to);
-	if (linkat(fromdir, from, todir, to, 0) == 0)
-		return unlinkat(fromdir, from, 0);
+	if (linkat(fromdir, from, todir, to, 0) == 0) {
+		if (unlinkat(fromdir, from, 0) == 0)
+			return 0;
+		int e = errno;
+		unlinkat(todir, to, 0); /* as if nothing had happened */
+		errno = e;
+		return -1;
+	}
 	return errno == EEXIST ? resolve_existing(fromdir, from, todir, to) : -1;
 }
 

@@ -84,7 +84,7 @@ all_sizes() {
 }
 
 @test "bodies of 0 bytes to 5 MiB come back byte for byte, over a unix socket" {
-	start_mqd -B 8m -s "$BATS_TEST_TMPDIR/s"
+	LAUNCH=pool start_mqd -B 8m -s "$BATS_TEST_TMPDIR/s"
 	all_sizes unix
 }
 
@@ -132,7 +132,7 @@ all_sizes() {
 }
 
 @test "a client that reads slowly gets all of it, and others are served meanwhile" {
-	start_mqd -B 64m -s "$BATS_TEST_TMPDIR/s"
+	LAUNCH=pool start_mqd -B 64m -s "$BATS_TEST_TMPDIR/s"
 	client unix <<-'END'
 		push(s, r, b"q", 5 << 20)
 		push(s, r, b"q", 200000)
@@ -150,7 +150,7 @@ all_sizes() {
 }
 
 @test "a client that closes in the middle of a 1 MiB reply: the message is back, whole" {
-	start_mqd -B 8m -s "$BATS_TEST_TMPDIR/s"
+	LAUNCH=pool start_mqd -B 8m -s "$BATS_TEST_TMPDIR/s"
 	client unix <<-'END'
 		push(s, r, b"q", 1 << 20)
 		push(s, r, b"q", 5)
