@@ -109,7 +109,7 @@ teardown() {
 		workers = subprocess.run(["pgrep", "-P", parent], stdout=subprocess.PIPE, text=True).stdout.split()
 		def holds_claim(pid):
 		    fds = "/proc/%s/fd/" % pid
-		    return any("/.claim/" in os.readlink(fds + fd) for fd in os.listdir(fds))
+		    return any("/0000000000000001" in os.readlink(fds + fd) for fd in os.listdir(fds))
 		workers = [pid for pid in workers if holds_claim(pid)]
 		assert len(workers) == 1, workers
 		assert os.listdir(spool + "/a/.claim") == ["0000000000000001"]
