@@ -9,7 +9,8 @@
  * With --sync each push and each pop is on the disk before the next: the file, and the directory
  * after each change. (Not a floor for many connections, which can share a flush.)
  *
- * Reports as `load` does: one line of key=value, with ops_s, the pushes and pops per second.
+ * Reports as `load` does: one line of key=value, with ops_s, the pushes and pops per second; with
+ * --churn a line for each interval before it.
  */
 #include "../number.h"
 
@@ -28,7 +29,9 @@ enum { NAME = 32, BODY_MAX = 2 << 20 };
 
 static const char usage_text[] =
     "usage: floor-syscalls [--sync] [--body N] --ms N directory      push and pop in turn\n"
-    "       floor-syscalls [--sync] [--body N] --burst N directory   push only, N times\n";
+    "       floor-syscalls [--sync] [--body N] --burst N directory   push only, N times\n"
+    "       floor-syscalls [--body N] --churn N --interval MS --ms N directory\n"
+    "                                   push N times, pop N times, and so on\n";
 
 static bool synced;
 static size_t body_length = 100;
@@ -104,6 +107,42 @@ number(const char *text, uint64_t max)
 	return value;
 }
 
+/* Bursts of pushes, then as many pops, and the rate of each interval. */
+static void
+churn(uint64_t burst, double interval, double duration)
+{
+	uint64_t n[2] = {0, 0}, pushes = 0, pops = 0, all = 0;
+	double time[2] = {0, 0}, slowest = 0, fastest = 0;
+	double start = seconds(), begin = start, now = start, mark = start;
+
+	while (now < start + duration) {
+		bool pops_now = pops < pushes && pushes % burst == 0;
+		if (pops_now)
+			pop(++pops);
+		else
+			push(++pushes);
+		now = seconds();
+		n[pops_now]++;
+		time[pops_now] += now - mark;
+		mark = now;
+		if (now < begin + interval)
+			continue;
+		double rate = (double)(n[0] + n[1]) / (now - begin);
+		printf("interval from=%.0f to=%.0f ops_s=%.0f push_s=%.0f pop_s=%.0f\n",
+		       begin - start, now - start, rate, time[0] > 0 ? (double)n[0] / time[0] : 0,
+		       time[1] > 0 ? (double)n[1] / time[1] : 0);
+		slowest = slowest == 0 || rate < slowest ? rate : slowest;
+		fastest = rate > fastest ? rate : fastest;
+		all += n[0] + n[1];
+		n[0] = n[1] = 0;
+		time[0] = time[1] = 0;
+		begin = now;
+	}
+	printf("workload=churn ops_s=%.0f ops=%" PRIu64 " seconds=%.3f slowest_percent=%.0f\n",
+	       (double)all / (now - start), all, now - start,
+	       fastest > 0 ? slowest * 100 / fastest : 0);
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -112,9 +151,11 @@ main(int argc, char *argv[])
 	    {"body", required_argument, NULL, 'b'},
 	    {"ms", required_argument, NULL, 'm'},
 	    {"burst", required_argument, NULL, 'n'},
+	    {"churn", required_argument, NULL, 'c'},
+	    {"interval", required_argument, NULL, 'i'},
 	    {NULL, 0, NULL, 0},
 	};
-	uint64_t ms = 0, burst = 0, pushes = 0, pops = 0;
+	uint64_t ms = 0, burst = 0, churned = 0, interval = 0, pushes = 0, pops = 0;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -126,16 +167,24 @@ main(int argc, char *argv[])
 			ms = number(optarg, 1000000000);
 		else if (option == 'n')
 			burst = number(optarg, 1000000000);
+		else if (option == 'c')
+			churned = number(optarg, 1000000000);
+		else if (option == 'i')
+			interval = number(optarg, 1000000000);
 		else
 			argc = 0;
 	}
-	if (argc - optind != 1 || (ms == 0) == (burst == 0)) {
+	if (argc - optind != 1 || (ms == 0) == (burst == 0) || (churned == 0) != (interval == 0)) {
 		fputs(usage_text, stderr);
 		return 100;
 	}
 	dir = open(argv[optind], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	check(dir != -1, argv[optind]);
 
+	if (churned > 0 && ms > 0) {
+		churn(churned, (double)interval / 1e3, (double)ms / 1e3);
+		return 0;
+	}
 	double start = seconds(), now = start;
 	while (burst > 0 ? pushes < burst : now < start + (double)ms / 1e3) {
 		push(++pushes);

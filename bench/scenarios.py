@@ -131,8 +131,8 @@ def starts():
         "starts", ("-c", "10", "perrequest"), reference="memcached")
     yield Scenario(
         "thousand", "1,000 connections at once, each must be served; not durable, 100 B",
-        (*entries("mqd -N", "mqd -N, xinetd", "mqd -N, tcpserver", "memcached", "floor: fork"),
-         Entry("floor: xinetd", "floor: xinetd", ("-P", "memcached"))), "starts",
+        entries("mqd -N", "mqd -N, xinetd", "mqd -N, tcpserver", "memcached", "floor: fork"),
+        "starts",
         ("-c", "1000", "-t", "120", "alternate"), reference="memcached", kind="crowd")
 
 
@@ -157,7 +157,9 @@ def churn(place):
     yield Scenario(
         "churn-" + place, "bursts of %s pushes, then as many pops, for %d s in intervals of %d s; "
         "10 connections, 100 B, not durable" % (format(burst, ","), seconds, interval),
-        entries("mqd -N"), "churn-" + place,
+        (*entries("mqd -N"),
+         Entry(SYSCALLS, SYSCALLS, ("--churn", str(burst), "--interval", str(interval * 1000),
+                                    "--ms", str(seconds * 1000)))), "churn-" + place,
         ("-c", "10", "-B", str(burst), "-s", str(seconds), "-i", str(interval), "churn"), place,
         kind="churn")
 
@@ -228,6 +230,7 @@ def targets():
                  Ratio("size-1048576", fork, "memcached"))
     yield Target("5 minutes of bursts and drains, worst half minute of the best", "-", 0.8, 0.95,
                  Ratio("churn-disk", "mqd -N", key="worst_of_best"),
+                 Ratio("churn-disk", SYSCALLS, key="worst_of_best"),
                  note="" if LONG else "here 20 s, in 4 s; 5 minutes with BENCH=long")
     for n, prototype, at_least, hope in ((1, "0.58", 0.8, 1.0), (10, "2.1", 2.5, 4),
                                          (50, "3.9", 5, 8)):
