@@ -641,13 +641,20 @@ append(struct queue *q, char *buf, enum record_type type, uint64_t number, uint3
 }
 
 uint64_t
-journal_push(struct queue *q, uint64_t number, int fd, uint64_t length)
+journal_push(struct queue *q, uint64_t number, const char *line, const char *body, int fd,
+             uint64_t length)
 {
 	static char buf[RECORD_MAX];
 	uint32_t len = (uint32_t)(MESSAGE_HEADER_LEN + length);
+	char *at = buf + sizeof(struct record);
 
-	if (length > JOURNAL_BODY_MAX || !find(q->spool) ||
-	    read_at(fd, buf + sizeof(struct record), len, 0) == -1)
+	if (length > JOURNAL_BODY_MAX || !find(q->spool))
+		return 0;
+	memcpy(at, line, MESSAGE_HEADER_LEN);
+	at += MESSAGE_HEADER_LEN;
+	if (body != NULL)
+		memcpy(at, body, (size_t)length);
+	else if (read_at(fd, at, (size_t)length, MESSAGE_HEADER_LEN) == -1)
 		return 0;
 	return append(q, buf, RECORD_PUSH, number, len);
 }

@@ -40,13 +40,15 @@ void journal_make(struct spool *sp);
  * Append. All return the position behind what was appended, for journal_flush, or 0 if it could
  * not be logged: what is not in the log must be flushed by itself.
  *
- * journal_push: message `number`, whose file is `fd` with a body of `length` bytes. With the
+ * journal_push: message `number` with a body of `length` bytes, whose file begins with `line`. The
+ * body is at `body`, or, if that is NULL, in the file `fd`. With the
  * queue's lock held, after the message got its number: so the log's order is that of the queue.
  * journal_stored: the same for a message that is flushed by itself.
  * journal_take: the message is about to be unlinked.
  * journal_drop: with the queue's lock held; all its messages are.
  */
-uint64_t journal_push(struct queue *q, uint64_t number, int fd, uint64_t length);
+uint64_t journal_push(struct queue *q, uint64_t number, const char *line, const char *body, int fd,
+                      uint64_t length);
 uint64_t journal_stored(struct queue *q, uint64_t number);
 uint64_t journal_take(struct queue *q, uint64_t number);
 uint64_t journal_drop(struct queue *q);

@@ -296,14 +296,14 @@ move_to_queue(struct push *p, struct queue *q)
 
 /* Write the header, and with it the body if it is not in the file yet. */
 static int
-write_message(struct push *p, const char *line)
+write_message(struct push *p)
 {
-	struct iovec iov[2] = {{.iov_base = (char *)line, .iov_len = MESSAGE_HEADER_LEN},
+	struct iovec iov[2] = {{.iov_base = p->line, .iov_len = MESSAGE_HEADER_LEN},
 	                       {.iov_base = (char *)p->body, .iov_len = (size_t)p->length}};
 	ssize_t n = 0;
 
 	if (p->body == NULL)
-		return write_all(p->fd, line, MESSAGE_HEADER_LEN, 0);
+		return write_all(p->fd, p->line, MESSAGE_HEADER_LEN, 0);
 	n = pwritev(p->fd, iov, 2, 0);
 	if (n == (ssize_t)(MESSAGE_HEADER_LEN + p->length))
 		return 0;
@@ -350,7 +350,7 @@ put_in_place(struct push *p, struct queue *q, const char *name)
 static int
 publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 {
-	char line[MESSAGE_HEADER_LEN], name[MESSAGE_NAME_LEN + 1];
+	char name[MESSAGE_NAME_LEN + 1];
 	struct message m = {.length = p->length, .flags = flags};
 	bool moved = false;
 
@@ -366,8 +366,8 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 		if (q != p->queue && p->dirfd != -1 && move_to_queue(p, q) == -1)
 			return -1;
 		message_name(name, m.number);
-		message_write_header(line, &m, p->crc);
-		if (write_message(p, line) == -1)
+		message_write_header(p->line, &m, p->crc);
+		if (write_message(p) == -1)
 			return -1;
 		if (put_in_place(p, q, name) == 0)
 			break;
@@ -481,7 +481,7 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
 	durable = q->state.durable;
 	r = publish(p, q, flags, &n);
 	if (r == 0 && sync && durable)
-		logged = journal_push(q, n, p->fd, p->length);
+		logged = journal_push(q, n, p->line, p->body, p->fd, p->length);
 	if (r == 0 && sync && logged == 0)
 		journal_stored(q, n);
 	if (r == -1)

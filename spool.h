@@ -45,7 +45,8 @@ struct push {
 	struct spool *spool;
 	struct queue *queue;
 	char queue_name[QUEUE_NAME_MAX + 1];
-	const char *body; /* of a small message that is not in the file yet */
+	char line[MESSAGE_HEADER_LEN];
+	const char *body; /* of a small message, in memory */
 	int fd, dirfd;    /* the file, and the directory that it lies in: .tmp, .claim, or -1 */
 	char name[24];    /* its name there */
 	uint64_t length;
