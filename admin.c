@@ -181,8 +181,9 @@ static int
 count_claim(void *arg, int dirfd, uint64_t number, const char *name)
 {
 	int fd = openat(dirfd, name, read_flags);
+	uint64_t other;
 
-	if (fd != -1 && claim_file(fd, number) == CLAIM_FILE_MESSAGE)
+	if (fd != -1 && claim_file(fd, number, &other) == CLAIM_FILE_MESSAGE)
 		++*(uint64_t *)arg;
 	close_fd(&fd);
 	return 0;
@@ -506,7 +507,7 @@ check_owned(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
 	bool claim = strcmp(subdir, ".claim") == 0;
 	int file = openat(fd, e->d_name, read_flags);
-	uint64_t number;
+	uint64_t number, other;
 	struct stat st;
 
 	if (file == -1 && errno == ENOENT)
@@ -515,7 +516,7 @@ check_owned(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 		found(ck, "foreign", strerror(errno), "%s/%s/%s", ck->queue_name, subdir,
 		      e->d_name);
 	else if (claim && message_name_parse(e->d_name, &number) == 0 &&
-	         claim_file(file, number) == CLAIM_FILE_SPENT)
+	         claim_file(file, number, &other) == CLAIM_FILE_SPENT)
 		; /* kept for a push */
 	else if (file_own(file) == 1 && fstat(file, &st) == 0 && st.st_nlink > 0 &&
 	         (claim || time(NULL) - st.st_mtime > 1))

@@ -777,20 +777,6 @@ sync_number(int dirfd, int claimfd, uint64_t number)
 	return r;
 }
 
-/* A file in .claim may be of a message that was taken, and on the disk not be marked as spent. */
-static int
-sync_spent(void *arg, int dirfd, uint64_t number, const char *name)
-{
-	int fd = openat(dirfd, name, read_flags), r = 0;
-
-	(void)arg, (void)number;
-	if (fd == -1)
-		return errno == ENOENT || is_foreign(errno) ? 0 : -1;
-	r = fsync(fd);
-	close(fd);
-	return r;
-}
-
 /* Make durable what the log says of one queue in front of `mid`. */
 static int
 sync_queue(int dirfd, const struct log *l, size_t *alive)
@@ -805,10 +791,8 @@ sync_queue(int dirfd, const struct log *l, size_t *alive)
 			r = sync_number(dirfd, claimfd, e[i].number);
 			--*alive;
 		}
-	if (r == 0 && n > 0 && claimfd != -1)
-		r = dir_each_number(claimfd, sync_spent, NULL);
-	if (r == 0 && n > 0 && (fsync(dirfd) == -1 || (claimfd != -1 && fsync(claimfd) == -1)))
-		r = -1;
+	if (r == 0 && n > 0)
+		r = sync_removals(dirfd, claimfd);
 	close_fd(&claimfd);
 	return r;
 }

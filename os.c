@@ -114,7 +114,7 @@ os_name(int fd, int dirfd, const char *name)
 {
 	if (linkat(fd, "", dirfd, name, AT_EMPTY_PATH) == 0)
 		return 0;
-	if (errno == ENOENT || errno == EPERM) {
+	if (errno == ENOENT || errno == EPERM || errno == EACCES) {
 		cannot_name = true;
 		errno = EOPNOTSUPP;
 	}

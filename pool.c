@@ -336,7 +336,10 @@ keep_spares(struct pool *p)
 	struct shared *s = p->shared;
 	bool ok = true;
 
+	/* Before the idle are counted: a worker that is not counted any more asks for another, unless
+	 * it is told that there may be no more. */
 	s->asked = false;
+	s->full = p->n == p->max;
 	while (ok && p->n < p->max && (p->owed > 0 || count_idle(s, p->spares) < p->spares))
 		ok = start_worker(p);
 	s->full = p->n == p->max;

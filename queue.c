@@ -81,6 +81,8 @@ close_queue(struct queue *q)
 void
 queue_detach(struct queue *q)
 {
+	if (q->unsettled)
+		spool_settle(q->spool); /* while its directories are open */
 	q->name[0] = '\0';
 	if (q->refs == 0)
 		close_queue(q);
@@ -379,7 +381,9 @@ queue_make_known(struct queue *q, uint64_t number, uint64_t bytes)
 	if (queue_relock(q) == -1)
 		return -1;
 	message_name(name, number);
-	if (state_has(&q->state, number) || fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1)
+	if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1)
+		return errno == ENOENT ? 1 : 0;
+	if (state_has(&q->state, number))
 		return 0;
 	state_give(&q->state, number);
 	state_count_in(&q->state, bytes);
@@ -404,7 +408,7 @@ queue_put_back(struct queue *q, uint64_t number, uint64_t bytes)
 	 * stays an orphan, and is tried again. */
 	if (queue_store(q) == -1 || os_rename_noreplace(q->claimfd, name, q->dirfd, name) == -1)
 		return -1;
-	return queue_make_known(q, number, bytes);
+	return queue_make_known(q, number, bytes) == -1 ? -1 : 0;
 }
 
 /* Move an entry of `dirfd` aside to .bad, under its own name or name.1, name.2, ... */
@@ -431,8 +435,30 @@ queue_set_aside(struct queue *q, int dirfd, const char *name)
 	return r;
 }
 
+static int
+sync_file(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	int fd = openat(dirfd, name, read_flags), r;
+
+	(void)arg, (void)number;
+	if (fd == -1)
+		return errno == ENOENT || is_foreign(errno) ? 0 : -1;
+	r = fsync(fd);
+	close(fd);
+	return r;
+}
+
+int
+sync_removals(int dirfd, int claimfd)
+{
+	if (claimfd != -1 &&
+	    (dir_each_number(claimfd, sync_file, NULL) == -1 || fsync(claimfd) == -1))
+		return -1;
+	return fsync(dirfd);
+}
+
 enum claim_file
-claim_file(int fd, uint64_t number)
+claim_file(int fd, uint64_t number, uint64_t *other)
 {
 	char line[MESSAGE_HEADER_LEN];
 	struct message m;
@@ -442,9 +468,35 @@ claim_file(int fd, uint64_t number)
 		return CLAIM_FILE_MESSAGE;
 	if (message_is_spent(line))
 		return CLAIM_FILE_SPENT;
-	return message_read_header(line, &m, &crc) == 0 && m.number != number
-	           ? CLAIM_FILE_OVERWRITTEN
-	           : CLAIM_FILE_MESSAGE;
+	if (message_read_header(line, &m, &crc) == -1 || m.number == number)
+		return CLAIM_FILE_MESSAGE;
+	*other = m.number;
+	return CLAIM_FILE_OVERWRITTEN;
+}
+
+/*
+ * A file in .claim bears number `other`: a push wrote it, and died before it could rename it. It was
+ * not acknowledged, and goes; unless that number is long past and nothing has it, for then it may be
+ * a damaged message. What stands there before a reboot may have been acknowledged and not be
+ * written back: a whole message gets its place.
+ */
+static void
+sweep_overwritten(struct sweeper *sw, int fd, int dirfd, const char *name, uint64_t other)
+{
+	struct queue *q = sw->queue;
+	struct claim c = {.fd = fd};
+	char place[MESSAGE_NAME_LEN + 1];
+	struct stat st;
+	bool gone;
+
+	message_name(place, other);
+	gone = fstatat(q->dirfd, place, &st, AT_SYMLINK_NOFOLLOW) == -1 && errno == ENOENT;
+	if (!gone || (sw->mend_ranges && other >= state_next(&q->state)))
+		unlinkat(dirfd, name, 0);
+	else if (sw->mend_ranges || claim_check(q->spool, &c, other) != CLAIM_GOT)
+		queue_set_aside(q, dirfd, name);
+	else if (os_rename_noreplace(dirfd, name, q->dirfd, place) == 0)
+		sw->returned++;
 }
 
 static int
@@ -462,11 +514,15 @@ sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
 		close(fd);
 		return 0;
 	}
-	enum claim_file kind = claim_file(fd, number);
-	if (kind == CLAIM_FILE_SPENT && sw->mend_ranges && number >= sw->queue->state.spare) {
-		; /* stays for the next push */
-	} else if (kind != CLAIM_FILE_MESSAGE) {
-		unlinkat(dirfd, name, 0);
+	struct state *s = &sw->queue->state;
+	uint64_t other = 0;
+	enum claim_file kind = claim_file(fd, number, &other);
+	if (kind == CLAIM_FILE_OVERWRITTEN) {
+		sweep_overwritten(sw, fd, dirfd, name, other);
+	} else if (kind == CLAIM_FILE_SPENT) {
+		/* Some stay for the next pushes. */
+		if (!sw->mend_ranges || number < s->spare || number + SPARES < state_main(s)->from)
+			unlinkat(dirfd, name, 0);
 	} else {
 		int r = sw->mend_ranges ? queue_put_back(sw->queue, number, body_bytes(&st))
 		                        : os_rename_noreplace(dirfd, name, sw->queue->dirfd, name);

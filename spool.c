@@ -45,7 +45,6 @@
 #include "spool_queue.h"
 
 #define HOLES_MAX 256 /* look-ups of missing numbers before the directory is listed */
-#define SPARES 64     /* files of delivered messages that a queue keeps for its next pushes */
 #define SPARE_TRIES 4 /* looks for one of them, by one push */
 
 /*
@@ -111,12 +110,16 @@ make_file(struct push *p, struct queue *q, bool locked)
 	return errno == EOPNOTSUPP ? make_tmp(p, q, locked) : -1;
 }
 
-/* With the lock held: write over spent file `number`, which held a body of `length`. Nobody else
- * uses the descriptor, which is closed if that fails. */
+/* With the lock held: write over spent file `number`, unless an operator removed it or keeps it.
+ * The descriptor is closed if that is not to be. */
 static bool
-use_spare(struct push *p, struct queue *q, int fd, uint64_t number, uint64_t length)
+use_spare(struct push *p, struct queue *q, int fd, uint64_t number)
 {
-	if (length > p->length && ftruncate(fd, (off_t)(MESSAGE_HEADER_LEN + p->length)) == -1) {
+	off_t size = (off_t)(MESSAGE_HEADER_LEN + p->length);
+	struct stat st;
+
+	if (fstat(fd, &st) == -1 || st.st_nlink != 1 ||
+	    (st.st_size > size && ftruncate(fd, size) == -1)) {
 		close(fd);
 		return false;
 	}
@@ -132,13 +135,13 @@ take_spare(struct push *p, struct queue *q)
 {
 	struct state *s = &q->state;
 	char name[MESSAGE_NAME_LEN + 1];
-	uint64_t head = state_main(s)->from;
-	struct stat st;
+	uint64_t head = state_main(s)->from, other;
 
 	if (q->sparefd != -1) {
 		int fd = q->sparefd;
 		q->sparefd = -1;
-		return use_spare(p, q, fd, q->spare, q->spare_length);
+		if (use_spare(p, q, fd, q->spare))
+			return true;
 	}
 	for (int tries = 0; tries < SPARE_TRIES && s->spare < head; tries++) {
 		if (queue_claim_dir(q) == -1)
@@ -150,9 +153,8 @@ take_spare(struct push *p, struct queue *q)
 			s->spare = head - s->spare > SPARES ? head - SPARES : s->spare + 1;
 			continue;
 		}
-		if (file_own(fd) == 1 && fstat(fd, &st) == 0 &&
-		    claim_file(fd, s->spare) == CLAIM_FILE_SPENT)
-			return use_spare(p, q, fd, s->spare++, body_bytes(&st));
+		if (file_own(fd) == 1 && claim_file(fd, s->spare, &other) == CLAIM_FILE_SPENT)
+			return use_spare(p, q, fd, s->spare++);
 		close(fd);
 		if (head - s->spare <= SPARES / 2)
 			return false;
@@ -346,7 +348,8 @@ put_in_place(struct push *p, struct queue *q, const char *name)
 	return os_rename_noreplace(p->dirfd, p->name, q->dirfd, name);
 }
 
-/* With the lock of q held: number the message and make it visible. */
+/* With the lock of q held: number the message and make it visible. Returns 0; 1 if it has been
+ * taken already, which somebody can who removes .state; -1. */
 static int
 publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 {
@@ -386,14 +389,14 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 	state_count_in(&q->state, m.length);
 	/* What the state does not know is not acknowledged: where it cannot be written, a row of
 	 * such messages would end at the first one that is taken. */
-	if (queue_store(q) == -1 || queue_make_known(q, m.number, m.length) == -1) {
+	*number = m.number;
+	int known = queue_store(q) == -1 ? -1 : queue_make_known(q, m.number, m.length);
+	if (known == -1) {
 		int e = errno;
 		unlinkat(q->dirfd, name, 0);
 		errno = e;
-		return -1;
 	}
-	*number = m.number;
-	return 0;
+	return known;
 }
 
 /* A message is about to be removed: tell the log, or the next replay brings it back. Returns
@@ -480,15 +483,17 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
 	}
 	durable = q->state.durable;
 	r = publish(p, q, flags, &n);
-	if (r == 0 && sync && durable)
+	sync = sync && r == 0;
+	if (sync && durable)
 		logged = journal_push(q, n, p->line, p->body, p->fd, p->length);
-	if (r == 0 && sync && logged == 0)
+	if (sync && logged == 0)
 		journal_stored(q, n);
 	if (r == -1)
 		push_abort(p);
 	queue_unlock(q);
 	if (r == -1)
 		return -1;
+	r = 0;
 	if (sync && (logged == 0 || journal_flush(p->spool, logged) == -1) &&
 	    sync_message(p, q, durable) == -1) {
 		withdraw(p, q, n);
@@ -600,6 +605,25 @@ move_to_claim(struct queue *q, const char *name)
 	return r;
 }
 
+/* Something stands in .claim in the place of message n, which an operator has put back. If it is a
+ * spent file it goes: returns 1; 0 if its owner still keeps it; -1 if it is something else. */
+static int
+clear_spent(struct queue *q, uint64_t n)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+	uint64_t other;
+	int fd, r = -1;
+
+	message_name(name, n);
+	fd = openat(q->claimfd, name, read_flags);
+	if (fd == -1)
+		return -1;
+	if (claim_file(fd, n, &other) == CLAIM_FILE_SPENT)
+		r = file_own(fd) == 1 && unlinkat(q->claimfd, name, 0) == 0;
+	close(fd);
+	return r;
+}
+
 /* Own message n and move it into .claim. Sets c->fd if it is got, and *bytes if it is
  * there. */
 static enum attempt
@@ -608,7 +632,7 @@ take_number(struct queue *q, uint64_t n, struct claim *c, uint64_t *bytes)
 	char name[MESSAGE_NAME_LEN + 1];
 	enum attempt result = ATTEMPT_ERROR;
 	struct stat st;
-	int owned;
+	int owned, moved;
 
 	message_name(name, n);
 	c->message.number = n;
@@ -627,8 +651,21 @@ take_number(struct queue *q, uint64_t n, struct claim *c, uint64_t *bytes)
 	*bytes = body_bytes(&st);
 	c->reusable = c->reusable && *bytes <= SPOOL_SMALL && os_lease_possible();
 	owned = file_own(c->fd);
-	if (owned == 1 && move_to_claim(q, name) == 0)
-		return ATTEMPT_GOT;
+	moved = owned == 1 ? move_to_claim(q, name) : -1;
+	if (owned == 1 && moved == -1 && errno == EEXIST) {
+		int cleared = clear_spent(q, n);
+		moved = cleared == 1 ? move_to_claim(q, name) : -1;
+		owned = cleared != 0;
+		if (cleared == -1)
+			errno = EEXIST;
+	}
+	if (moved == 0) {
+		if (fstat(c->fd, &st) == 0 && st.st_nlink > 0)
+			return ATTEMPT_GOT;
+		/* The lock was broken, and this is another message than the one we opened. */
+		os_rename_noreplace(q->claimfd, name, q->dirfd, name);
+		owned = 0;
+	}
 	if (owned == 0)
 		result = ATTEMPT_LOCKED;
 	else if (owned == 1 && errno == EEXIST)
@@ -775,8 +812,7 @@ sync_queues(struct spool *sp)
 
 	for (size_t i = 0; i < SPOOL_QUEUES; i++) {
 		struct queue *q = &sp->queues[i];
-		if (q->open && q->unsettled &&
-		    (fsync(q->dirfd) == -1 || (q->claimfd != -1 && fsync(q->claimfd) == -1)))
+		if (q->open && q->unsettled && sync_removals(q->dirfd, q->claimfd) == -1)
 			r = -1;
 	}
 	return r;
@@ -832,7 +868,6 @@ keep_spare(struct claim *c)
 	if (marked && own) {
 		q->sparefd = c->fd;
 		q->spare = n;
-		q->spare_length = c->message.length;
 		c->fd = -1;
 	}
 	return marked;

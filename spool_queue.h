@@ -13,7 +13,8 @@
 #include "spool.h"
 #include "state.h"
 
-#define SPOOL_QUEUES 32        /* handles kept open; more than the claims of one connection */
+#define SPOOL_QUEUES 32 /* handles kept open; more than the claims of one connection */
+#define SPARES 64       /* files of delivered messages that a queue keeps for its next pushes */
 #define SPOOL_BUFFER (1 << 17) /* a message up to this size is read once */
 
 struct queue {
@@ -24,7 +25,6 @@ struct queue {
 	int dirfd, statefd, claimfd, tmpfd; /* the last two are opened when needed */
 	int sparefd;                        /* our own spent file in .claim, locked, or -1 */
 	uint64_t spare;                     /* its number */
-	uint64_t spare_length;              /* of the body that it held */
 	dev_t dev;                          /* of .state */
 	ino_t ino;
 	uint64_t dir_ino; /* of the directory: the log's name for the queue */
@@ -116,7 +116,7 @@ int queue_tmp_dir(struct queue *q);
  * queue_put_back: rename a message that this process owns from .claim back to its number.
  * queue_make_known: after a message came to stand at its number: .state may have been removed
  * by hand since it was locked, and made anew by somebody who did not see the message yet; then
- * tell the new one of it.
+ * tell the new one of it. Returns 1 if it has been taken already.
  */
 int queue_put_back(struct queue *q, uint64_t number, uint64_t bytes);
 int queue_make_known(struct queue *q, uint64_t number, uint64_t bytes);
@@ -126,13 +126,18 @@ bool queue_sweep_is_due(const struct state *s);
 int queue_set_aside(struct queue *q, int dirfd, const char *name);
 int queue_remove(struct queue *q, uint64_t number, uint64_t bytes);
 
+/* Flush what says that messages were removed from a queue: its directory, .claim (-1: there is
+ * none), and the files in it, which may be marked as spent. 0 or -1. */
+int sync_removals(int dirfd, int claimfd);
+
 /* What the file `fd` is that is named `number` in .claim. */
 enum claim_file {
 	CLAIM_FILE_MESSAGE,     /* on its way to a client, or an orphan */
 	CLAIM_FILE_SPENT,       /* delivered, and kept for a push */
 	CLAIM_FILE_OVERWRITTEN, /* by a push, which has not renamed it yet, or died before it could */
 };
-enum claim_file claim_file(int fd, uint64_t number);
+/* `other` is set for the last: the number that the file bears. */
+enum claim_file claim_file(int fd, uint64_t number, uint64_t *other);
 
 /* Says this error of open that it is not a file of ours, but something that cannot be read? */
 bool is_foreign(int error);
