@@ -341,3 +341,45 @@ name() {
 	exec 5<&-
 	[ "$(drain q)" = a ]
 }
+
+@test "spent files stay few, also where each connection is a process of its own" {
+	"$PYTHON" -c 'print("set q 0 0 1\r\nx\r\n" * 400, end="")' | "$MQD" -N -H "$SPOOL" >/dev/null
+	local i
+	for i in {1..300}; do
+		"$MQD" -N -H "$SPOOL" <<<'get q' >/dev/null
+	done
+	swept() {
+		"$MQCTL" -H "$SPOOL" ls q >/dev/null
+		[ "$(ls "$SPOOL/q/.claim" | wc -l)" -le 70 ]
+	}
+	wait_for swept
+	[ "$(drain q | wc -l)" = 100 ]
+}
+
+@test "a message under a wrong number goes to .bad, also when that fails at first" {
+	local fault
+	for fault in signal=KILL error=ENOSPC; do
+		rm -rf "$SPOOL/q"
+		put q a b
+		rm "$SPOOL/q/$(name 2)" "$SPOOL/q/.state"
+		mv "$SPOOL/q/$(name 1)" "$SPOOL/q/$(name 2)"
+		"$MQD" -N -H "$SPOOL" </dev/null
+		run strace -qq -o /dev/null -P "$SPOOL/q/.bad" -P .bad -e inject=mkdirat:"$fault":when=1 "$MQD" -N -H "$SPOOL" <<<'get q'
+		given_up() {
+			[ -z "$(drain q)" ]
+			[ -e "$SPOOL/q/.bad/$(name 2)" ]
+		}
+		wait_for given_up
+		[ "$(tail -n +2 "$SPOOL/q/.bad/$(name 2)")" = a ]
+	done
+}
+
+@test "a message that was taken and put back by hand is served, though its number has a spent file" {
+	put q a b
+	cp -p "$SPOOL/q/$(name 1)" "$BATS_TEST_TMPDIR/kept"
+	printf 'get q\r\nget q\r\n' | "$MQD" -N -H "$SPOOL" >/dev/null
+	mv "$BATS_TEST_TMPDIR/kept" "$SPOOL/q/$(name 1)"
+	"$MQCTL" -H "$SPOOL" check --repair || :
+	[ "$(drain q)" = a ]
+	"$MQCTL" -H "$SPOOL" check
+}
