@@ -7,12 +7,18 @@
  *     floor-server fork PORT           accepts on 127.0.0.1:PORT, forks for each connection
  *     floor-server pool PORT WORKERS   that many processes wait in accept, each serves one
  *                                      connection at a time
+ *     floor-server files PORT DIR      as fork, and each value is a file for as long as it waits:
+ *                                      written over and renamed into DIR by set, opened, renamed
+ *                                      out of it and read by get. No number, no lock, no check:
+ *                                      what no queue with a file for each message can beat, if
+ *                                      renames are what moves them
  *
  * A connection gets back the last value that it has set itself (as of a cache: the generator's
  * protocol "memcached"), and END before it has set one (its protocol "null").
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -22,6 +28,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -36,6 +43,10 @@ enum {
 static char value[VALUE_MAX];
 static size_t value_length;
 static char key[LINE], flags[LINE];
+
+/* Of `files`: where a value waits, and where its file is before and after. */
+static int waiting_dir = -1, claimed_dir = -1, file = -1;
+static char file_name[32];
 
 static char input[1 << 16];
 static size_t input_start, input_end;
@@ -99,6 +110,42 @@ read_value(int fd, size_t length)
 	return 0;
 }
 
+/* All connections use the two directories, each with a file of its own. */
+static int
+store_value(void)
+{
+	if (file == -1) {
+		snprintf(file_name, sizeof file_name, "%ld", (long)getpid());
+		file = openat(claimed_dir, file_name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	}
+	if (file == -1 || pwrite(file, value, value_length, 0) != (ssize_t)value_length ||
+	    renameat(claimed_dir, file_name, waiting_dir, file_name) == -1)
+		return -1;
+	close(file);
+	file = -1;
+	return 0;
+}
+
+static int
+take_value(void)
+{
+	file = openat(waiting_dir, file_name, O_RDWR | O_CLOEXEC);
+	if (file == -1 || renameat(waiting_dir, file_name, claimed_dir, file_name) == -1)
+		return -1;
+	return pread(file, value, value_length, 0) == (ssize_t)value_length ? 0 : -1;
+}
+
+static void
+open_directories(const char *dir)
+{
+	waiting_dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (waiting_dir == -1 || (mkdirat(waiting_dir, ".claim", 0700) == -1 && errno != EEXIST))
+		die(dir);
+	claimed_dir = openat(waiting_dir, ".claim", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (claimed_dir == -1)
+		die(dir);
+}
+
 /* Blocking sockets take all of it, but for a client that is gone. */
 static int
 answer(int fd, struct iovec *iov, int n)
@@ -140,7 +187,9 @@ set(int in, int out)
 	length = strtoul(words[3], NULL, 10);
 	strcpy(key, words[0]);
 	strcpy(flags, words[1]);
-	return read_value(in, length + 2) == -1 ? -1 : answer_text(out, stored);
+	if (read_value(in, length + 2) == -1 || (waiting_dir != -1 && store_value() == -1))
+		return -1;
+	return answer_text(out, stored);
 }
 
 static int
@@ -151,6 +200,8 @@ get(int fd)
 
 	if (value_length == 0)
 		return answer_text(fd, end);
+	if (waiting_dir != -1 && take_value() == -1)
+		return -1;
 	int n = snprintf(head, sizeof head, "VALUE %s %s %zu\r\n", key, flags, value_length - 2);
 	struct iovec iov[] = {
 	    {.iov_base = head, .iov_len = (size_t)n},
@@ -263,8 +314,12 @@ main(int argc, char *argv[])
 		serve_forking(listen_on(argv[2]));
 	else if (argc == 4 && strcmp(argv[1], "pool") == 0)
 		serve_pool(listen_on(argv[2]), strtoul(argv[3], NULL, 10));
-	else {
-		fputs("usage: floor-server [fork port | pool port workers]\n", stderr);
+	else if (argc == 4 && strcmp(argv[1], "files") == 0) {
+		open_directories(argv[3]);
+		serve_forking(listen_on(argv[2]));
+	} else {
+		fputs("usage: floor-server [fork port | pool port workers | files port dir]\n",
+		      stderr);
 		return 100;
 	}
 	return 0;

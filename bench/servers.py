@@ -229,6 +229,8 @@ ALL = {c.name: c for c in [
     Contender("redis everysec", "redis", redis("everysec")),
     Contender("redis always", "redis", redis("always")),
     Contender("floor: fork", "memcached", floor("fork")),
+    Contender("floor: files", "memcached",
+              lambda directory, port: [FLOOR_SERVER, "files", port, directory]),
     Contender("floor: pool", "null", floor("pool", "64")),
     Contender("floor: xinetd", "null", xinetd(FLOOR_SERVER)),
     Contender("floor: tcpserver", "null", tcpserver(FLOOR_SERVER)),
