@@ -315,7 +315,9 @@ def write(results):
         "## Targets", "",
         "On the machine's own disk where nothing else is said. \"Not durable\" is `mqd -N`. The "
         "floor is what a program reaches in mqd's place that stores nothing (or does nothing but "
-        "the system calls); a target that it misses itself is out of reach.",
+        "the system calls; where nothing is durable, one that has a process for each connection "
+        "and a file for each message, without lock, number or check); a target that it misses "
+        "itself is out of reach.",
         "", markdown_table(targets_table(results)), "",
         "## Plots", "", "\n\n".join(plots(results)), "", "## Tables", "",
         "Latencies are in microseconds, of pushes and pops together.", ""]
