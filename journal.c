@@ -958,6 +958,39 @@ remove_taken(struct queue *q, uint64_t number)
 	return 0;
 }
 
+struct taken {
+	const struct entry *entries; /* of the queue, in the order of their numbers */
+	size_t n;
+};
+
+static int
+by_number(const void *a, const void *b)
+{
+	const struct entry *x = a, *y = b;
+
+	return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/* A file in .claim may have been written over by a message that was taken since, and its new name
+ * and end not have reached the disk: it must not come again under that name. */
+static int
+remove_overwritten(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	const struct taken *t = arg;
+	struct entry key = {0}, *e;
+	enum claim_file kind;
+	int fd = openat(dirfd, name, read_flags);
+
+	if (fd == -1)
+		return errno == ENOENT || is_foreign(errno) ? 0 : -1;
+	kind = claim_file(fd, number, &key.number);
+	close(fd);
+	if (kind != CLAIM_FILE_OVERWRITTEN)
+		return 0;
+	e = bsearch(&key, t->entries, t->n, sizeof key, by_number);
+	return e != NULL && e->type == RECORD_TAKE ? unlinkat(dirfd, name, 0) : 0;
+}
+
 static int
 replay_queue(struct spool *sp, const char *name, const struct log *l)
 {
@@ -978,7 +1011,8 @@ replay_queue(struct spool *sp, const char *name, const struct log *l)
 			r = restore(q, &e[i]);
 		else if (e[i].type == RECORD_TAKE)
 			r = remove_taken(q, e[i].number);
-	return r;
+	struct taken taken = {.entries = e, .n = n};
+	return r == 0 ? dir_each_number(q->claimfd, remove_overwritten, &taken) : -1;
 }
 
 /* With LOCK_CHECKPOINT held, so that it is done once. If it is cut short the next begins again:

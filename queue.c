@@ -238,9 +238,8 @@ queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
  */
 
 /*
- * Wait for the lock. The kernel wakes all who sleep in flock at each unlock, and all but one go to
- * sleep again; a holder is done sooner than that costs. So try a few times first, and let others
- * run in between.
+ * Wait for the lock. To sleep in flock and be woken costs more than a holder takes. So try a few
+ * times first, and let others run in between.
  */
 int
 flock_wait(int fd)
