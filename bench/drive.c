@@ -471,6 +471,18 @@ check_progress(void)
 	die(EXIT_CHECK, "nothing has come for %llu s", (unsigned long long)(opt.timeout / SECOND));
 }
 
+/* Open what is closed; at the start no more at a time than --knocking. */
+static void
+open_closed(void)
+{
+	for (unsigned i = 0; i < opt.connections && in_state[CLOSED] > 0; i++) {
+		if (!started && in_state[CONNECTING] + in_state[BUSY] >= opt.knocking)
+			return;
+		if (conns[i].state == CLOSED)
+			connect_to_server(&conns[i]);
+	}
+}
+
 /* Until every connection is FINISHED. */
 static void
 loop(void)
@@ -487,9 +499,7 @@ loop(void)
 			die(EXIT_SYSTEM, "epoll_wait: %s", strerror(errno));
 		for (int i = 0; i < n; i++)
 			handle(events[i].data.ptr, events[i].events);
-		for (unsigned i = 0; i < opt.connections && in_state[CLOSED] > 0; i++)
-			if (conns[i].state == CLOSED)
-				connect_to_server(&conns[i]);
+		open_closed();
 		if (parked && !started) {
 			started = true;
 			workload_start();
@@ -513,9 +523,8 @@ drive(void)
 		conns[i].fd = -1;
 		if (opt.workload->one_shot)
 			set_state(&conns[i], PARKED);
-		else
-			connect_to_server(&conns[i]);
 	}
+	open_closed();
 	loop();
 	if (opt.expect_empty) {
 		const struct workload *workload = opt.workload;

@@ -47,6 +47,7 @@ static const char usage_text[] =
     "                          connection gets the value it has set), beanstalk, redis,\n"
     "                          null (stores nothing: every get must find nothing)\n"
     "  -c, --connections N     1 to 1000 (default 1)\n"
+    "      --knocking N        at the start, at most N that nobody serves yet at a time\n"
     "  -n, --count N           messages; stop after so many\n"
     "  -s, --seconds S         stop after so long (default 5, unless --count is given); "
     "0.5\n"
@@ -73,6 +74,7 @@ static const char usage_text[] =
 struct options opt = {
     .protocol = wire_protocols,
     .connections = 1,
+    .knocking = CONNECTIONS,
     .queues = 1,
     .shortest = 100,
     .longest = 100,
@@ -313,11 +315,12 @@ address(char *text)
 		die(EXIT_USAGE, "%s: not a numeric address", text);
 }
 
-enum { EXPECT_EMPTY = 256, TOLERATE_DROPS, ALLOW_MISS, UNORDERED, RECORD };
+enum { KNOCKING = 256, EXPECT_EMPTY, TOLERATE_DROPS, ALLOW_MISS, UNORDERED, RECORD };
 
 static const struct option long_options[] = {
     {"protocol", required_argument, NULL, 'P'},
     {"connections", required_argument, NULL, 'c'},
+    {"knocking", required_argument, NULL, KNOCKING},
     {"count", required_argument, NULL, 'n'},
     {"seconds", required_argument, NULL, 's'},
     {"body", required_argument, NULL, 'b'},
@@ -349,6 +352,9 @@ option(int letter)
 		break;
 	case 'c':
 		opt.connections = (unsigned)number("--connections", optarg, 1, CONNECTIONS);
+		break;
+	case KNOCKING:
+		opt.knocking = (unsigned)number("--knocking", optarg, 1, CONNECTIONS);
 		break;
 	case 'n':
 		opt.count = number("--count", optarg, 1, UINT32_MAX);

@@ -24,6 +24,7 @@ struct options {
 	struct sockaddr_storage address;
 	socklen_t address_length;
 	unsigned connections;
+	unsigned knocking; /* of them, at the start, not served yet at a time */
 	unsigned queues;
 	const char *queue;
 	uint64_t shortest, longest; /* bodies */

@@ -1,10 +1,13 @@
 #!/usr/bin/python3
-"""connections.py HOST PORT N [--held M] [--at-once K] - N connections in a row, one command each, none refused.
+"""connections.py HOST PORT N [--at-once M [--knocking K]] - N connections in a row, none refused.
+
+Each of the N sends one command.
 
 The first half push, and close as soon as they have read the reply, as a web page's client does;
 the second half pop what was pushed, and read on to the end, so that a byte too many is seen.
-Then M more, opened as fast as can be and all open before the first of them asks anything.
-Then K more, all begun before the first is waited for; each pushes, and stays until all are served.
+Then M more, all begun before the first is waited for; each pushes, and stays until all are served.
+With --knocking at most K of these wait for their reply at a time: no more than the listen queue of
+a super-server holds. What does not fit there depends on the kernel's retries, not on who serves.
 Prints what it counted; or, at the first odd reply, what that was, with status 1.
 """
 import argparse
@@ -47,26 +50,18 @@ def pop(where, number):
             raise ValueError(f"after the reply: {rest!r}")
 
 
-def hold(where, count):
-    socks = [connect(where) for _ in range(count)]
-    for sock in socks:
-        ask(sock, b"version\r\n", b"VERSION ")
-    for sock in socks:
-        sock.close()
-
-
-def at_once(where, count):
+def at_once(where, count, knocking):
     """Returns how long each had to wait for its reply from when the first began, in ms, sorted."""
     poll, pending, held, took = select.epoll(), {}, [], []
     begin = time.monotonic()
-    for _ in range(count):
-        sock = socket.socket()
-        sock.setblocking(False)
-        sock.connect_ex(where)
-        poll.register(sock, select.EPOLLOUT)
-        pending[sock.fileno()] = sock
-    while pending:
-        ready = poll.poll(90)  # what a short queue dropped is sent again after 1, 2, 4, ... seconds
+    while len(held) < count:
+        while len(pending) < knocking and len(pending) + len(held) < count:
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(where)
+            poll.register(sock, select.EPOLLOUT)
+            pending[sock.fileno()] = sock
+        ready = poll.poll(90)
         if not ready:
             raise ValueError(f"{len(pending)} of {count} at once are not served")
         for fd, what in ready:
@@ -94,12 +89,12 @@ def main():
     parser.add_argument("host")
     parser.add_argument("port", type=int)
     parser.add_argument("n", type=int)
-    parser.add_argument("--held", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=0)
+    parser.add_argument("--knocking", type=int, default=sys.maxsize)
     args = parser.parse_args()
     where = (args.host, args.port)
     half = args.n // 2
-    done = {"pushed": 0, "popped": 0, "held": 0}
+    done = {"pushed": 0, "popped": 0}
     begin = time.monotonic()
     try:
         for number in range(half):
@@ -109,16 +104,14 @@ def main():
             pop(where, number)
             done["popped"] += 1
         took = time.monotonic() - begin
-        hold(where, args.held)
-        done["held"] = args.held
-        took_at_once = at_once(where, args.at_once)
+        took_at_once = at_once(where, args.at_once, args.knocking)
     except (OSError, ValueError) as error:
         print(f"connections.py: {error}, after {done}", file=sys.stderr)
         return 1
     figures = []
     if half:
-        figures.append("%d pushed, %d popped, %.2f ms each, %d held at once" % (
-            done["pushed"], done["popped"], took / (2 * half) * 1000, done["held"]))
+        figures.append("%d pushed, %d popped, %.2f ms each" % (
+            done["pushed"], done["popped"], took / (2 * half) * 1000))
     if took_at_once:
         figures.append("%d at once, the median after %.0f ms, the last after %.0f ms" % (
             len(took_at_once), took_at_once[len(took_at_once) // 2], took_at_once[-1]))

@@ -43,7 +43,7 @@ serve() {
 	wait_for listening "$PORT"
 }
 
-# What each super-server is put through.
+# serves_everyone OPTION...: what each super-server is put through, with how many at once.
 serves_everyone() {
 	local figures
 
@@ -68,14 +68,7 @@ connect
 END
 
 	# More in a second, and more at a time, than these servers allow by default.
-	figures=$("$PYTHON" "$BATS_TEST_DIRNAME/connections.py" 127.0.0.1 "$PORT" 1000 --held 300)
-	echo "# ${BATS_TEST_DESCRIPTION%%:*}: $figures" >&3
-}
-
-# What those that are limited by themselves alone are put through.
-serves_1000_at_once() {
-	local figures
-	figures=$("$PYTHON" "$BATS_TEST_DIRNAME/connections.py" 127.0.0.1 "$PORT" 0 --at-once 1000)
+	figures=$("$PYTHON" "$BATS_TEST_DIRNAME/connections.py" 127.0.0.1 "$PORT" 1000 "$@")
 	echo "# ${BATS_TEST_DESCRIPTION%%:*}: $figures" >&3
 }
 
@@ -105,37 +98,34 @@ activate() {
 	xinetd_conf mqd.xinetd >"$BATS_TEST_TMPDIR/conf"
 	serve xinetd -dontfork -f "$BATS_TEST_TMPDIR/conf" -filelog "$BATS_TEST_TMPDIR/xinetd.log" \
 		-pidfile "$BATS_TEST_TMPDIR/pid"
-	serves_1000_at_once
-	serves_everyone
+	serves_everyone --at-once 1000 --knocking 50 # its listen queue holds 64, compiled in
 }
 
 @test "xinetd, wait = yes: etc/mqd-pool.xinetd as it ships" {
 	xinetd_conf mqd-pool.xinetd >"$BATS_TEST_TMPDIR/conf"
 	serve xinetd -dontfork -f "$BATS_TEST_TMPDIR/conf" -filelog "$BATS_TEST_TMPDIR/xinetd.log" \
 		-pidfile "$BATS_TEST_TMPDIR/pid"
-	serves_1000_at_once
-	serves_everyone
+	serves_everyone --at-once 1000
 }
 
 @test "systemd-socket-activate: the listening socket is descriptor 3" {
 	activate mqd-pool.socket mqd-pool.service
-	serves_1000_at_once
-	serves_everyone
+	serves_everyone --at-once 1000
 }
 
 @test "systemd-socket-activate --inetd: the listening socket is descriptor 0" {
 	activate mqd-pool.socket mqd-pool.service --inetd
-	serves_everyone
+	serves_everyone --at-once 300
 }
 
 @test "systemd-socket-activate -a: the connection is descriptor 3" {
 	activate mqd.socket mqd@.service -a
-	serves_everyone
+	serves_everyone --at-once 300
 }
 
 @test "systemd-socket-activate -a --inetd: the connection is descriptor 0" {
 	activate mqd.socket mqd@.service -a --inetd
-	serves_everyone
+	serves_everyone --at-once 300
 }
 
 @test "tcpserver: etc/tcpserver-run as it ships" {
@@ -148,5 +138,5 @@ activate() {
 		's|id -g mqd|id -g|' >"$BATS_TEST_TMPDIR/run"
 	chmod +x "$BATS_TEST_TMPDIR/run"
 	serve "$BATS_TEST_TMPDIR/run"
-	serves_everyone
+	serves_everyone --at-once 300
 }
