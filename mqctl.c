@@ -377,13 +377,13 @@ run(const struct command *cmd, const char *dir, int argc, char *argv[])
 	int code;
 
 	become_owner(dir);
-	sp = spool_new(dir, SPOOL_SYNC_FULL);
-	if (sp == NULL || spool_dirfd(sp) == -1)
+	sp = spool_at(dir, SPOOL_SYNC_FULL);
+	if (spool_dirfd(sp) == -1)
 		die_system(dir);
 	code = cmd->run(sp, argc, argv);
 	if (fflush(stdout) == EOF)
 		die_system("standard output");
-	spool_free(sp);
+	spool_close(sp);
 	return code;
 }
 

@@ -38,6 +38,7 @@
 #include "listen.h"
 #include "log.h"
 #include "number.h"
+#include "os.h"
 #include "pool.h"
 #include "serve.h"
 #include "spool.h"
@@ -362,16 +363,14 @@ static void
 serve_one(const struct options *o, int in, int out)
 {
 	struct sigaction sa = {.sa_handler = on_stop};
-	struct spool *sp = spool_new(o->spool, o->sync);
+	struct spool *sp = spool_at(o->spool, o->sync);
 
-	if (sp == NULL)
-		die_system("memory");
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGALRM, &sa, NULL);
 	serve(sp, &o->serve, in, out);
-	spool_free(sp);
+	spool_close(sp);
 }
 
 int
@@ -390,6 +389,7 @@ main(int argc, char *argv[])
 	parse_options(&o, argc, argv);
 	signal(SIGPIPE, SIG_IGN);
 	umask(077);
+	os_sched_batch();
 	if (o.port != -1 || o.naddresses > 0 || o.socket_path != NULL)
 		bind_all(&l, &o);
 	else

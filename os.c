@@ -28,8 +28,16 @@
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1
 #endif
-/* Of linux/futex.h, which musl comes without. */
+/* Of linux/futex.h and linux/sched/types.h, which musl comes without. */
 enum { FUTEX_WAIT_CALL = 0, FUTEX_WAKE_CALL = 1 };
+enum { POLICY_NORMAL = 0, POLICY_BATCH = 3, SLICE_NS = 200000 };
+struct sched_attributes {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period; /* ns; runtime is the slice, since Linux 6.12 */
+};
 
 static int
 rename_exclusively(int fromdir, const char *from, int todir, const char *to)
@@ -282,6 +290,20 @@ os_unmap_shared(void *p, size_t len)
 		if (shared_maps[i].at == p)
 			shared_maps[i].at = NULL;
 	munmap(p, len);
+}
+
+void
+os_sched_batch(void)
+{
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	struct sched_attributes a;
+
+	if (syscall(SYS_sched_getattr, 0, &a, sizeof a, 0) == -1 || a.policy != POLICY_NORMAL)
+		return;
+	a.policy = POLICY_BATCH;
+	a.runtime = SLICE_NS;
+	syscall(SYS_sched_setattr, 0, &a, 0);
+#endif
 }
 
 void

@@ -42,6 +42,14 @@ bool os_lease_possible(void);
 bool os_lease(int fd);
 void os_unlease(int fd);
 
+/*
+ * Tell the scheduler that this process should not interrupt others when it wakes, and that its turns
+ * may be short: of many processes that share a lock, whoever holds it is less often stopped by
+ * another that wants it too, and who lets others go first waits less long for that. Nothing
+ * happens where an operator has chosen another policy, or the system knows no such thing.
+ */
+void os_sched_batch(void);
+
 /* Flush all that was written to the file system of an open file. 0 or -1; ENOSYS where the system
  * cannot do that, or cannot say when it is done. */
 int os_syncfs(int fd);

@@ -274,12 +274,7 @@ work(const struct pool *p, size_t slot, pid_t parent)
 	handle(SIGALRM, on_worker_stop, 0);
 	handle(SIGCHLD, SIG_DFL, 0);
 	sigprocmask(SIG_SETMASK, &p->unblocked, NULL);
-	sp = spool_new(p->spool_dir, p->sync);
-	if (sp == NULL) {
-		log_error("no memory to serve a connection");
-		poll(NULL, 0, RETRY_MS);
-		_exit(REPLACE);
-	}
+	sp = spool_at(p->spool_dir, p->sync);
 	for (;;) {
 		int fd = next_connection(&w);
 		p->shared->states[slot] = BUSY;
@@ -357,8 +352,7 @@ sweep_for_killed(const struct pool *p)
 		return;
 	close(p->parent_end);
 	close_all(p->listeners);
-	struct spool *sp = spool_new(p->spool_dir, p->sync);
-	uint64_t n = sp == NULL ? 0 : spool_sweep(sp);
+	uint64_t n = spool_sweep(spool_at(p->spool_dir, p->sync));
 	if (n > 0)
 		log_error("%llu messages of killed workers put back", (unsigned long long)n);
 	_exit(0);

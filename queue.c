@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -24,13 +23,15 @@
 #define LOCK_TRIES 5 /* before sleeping: none gave a sixth less at 10 and at 50 connections */
 #define SWEEP_MS 500 /* between two looks for orphans in a queue that is in use */
 
-struct spool *
-spool_new(const char *dir, enum spool_sync sync)
-{
-	struct spool *sp = calloc(1, sizeof *sp);
+/* Not from malloc: its first two calls would cost a process for one connection a tenth of its
+ * time. */
+static struct spool the_spool;
 
-	if (sp == NULL)
-		return NULL;
+struct spool *
+spool_at(const char *dir, enum spool_sync sync)
+{
+	struct spool *sp = &the_spool;
+
 	sp->dir = dir;
 	sp->sync = sync;
 	sp->rootfd = -1;
@@ -97,15 +98,15 @@ queue_unref(struct queue *q)
 }
 
 void
-spool_free(struct spool *sp)
+spool_close(struct spool *sp)
 {
 	spool_settle(sp);
 	journal_close(sp);
-	for (size_t i = 0; i < SPOOL_QUEUES; i++)
+	for (size_t i = 0; i < sp->nqueues; i++)
 		if (sp->queues[i].open)
 			close_queue(&sp->queues[i]);
+	sp->nqueues = 0;
 	close_fd(&sp->rootfd);
-	free(sp);
 }
 
 int
@@ -162,20 +163,22 @@ open_state(struct queue *q)
 	return 0;
 }
 
-/* A free slot: one never used, else the one longest unused. Claims that a connection
+/* A free slot: a new one while there is room, else the one longest unused. Claims that a connection
  * holds at a time are fewer than slots, so there always is one. */
 static struct queue *
 free_slot(struct spool *sp)
 {
 	struct queue *best = NULL;
 
-	for (size_t i = 0; i < SPOOL_QUEUES; i++) {
+	for (size_t i = 0; i < sp->nqueues; i++) {
 		struct queue *q = &sp->queues[i];
 		if (!q->open)
 			return q;
 		if (q->refs == 0 && (best == NULL || q->last_use < best->last_use))
 			best = q;
 	}
+	if (sp->nqueues < SPOOL_QUEUES)
+		return &sp->queues[sp->nqueues++];
 	if (best != NULL) {
 		if (best->unsettled)
 			spool_settle(sp); /* while its directories are open */
@@ -190,7 +193,7 @@ queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
 {
 	int fd;
 
-	for (size_t i = 0; i < SPOOL_QUEUES; i++) {
+	for (size_t i = 0; i < sp->nqueues; i++) {
 		struct queue *q = &sp->queues[i];
 		if (q->open && strcmp(q->name, name) == 0) {
 			q->last_use = ++sp->uses;
@@ -624,6 +627,19 @@ queue_load(struct queue *q)
 	memcpy(q->raw, buf, STATE_LEN);
 	q->raw_len = STATE_LEN;
 	return 0;
+}
+
+void
+queue_glance(struct queue *q)
+{
+	char buf[STATE_LEN + 1];
+	ssize_t n;
+
+	if (q->raw_len != 0)
+		return;
+	n = pread(q->statefd, buf, sizeof buf, 0);
+	if (n == -1 || state_read(buf, (size_t)n, &q->state) == -1)
+		q->state.nranges = 0;
 }
 
 int

@@ -169,9 +169,12 @@ has_spares(struct push *p)
 {
 	struct queue *q;
 
-	return p->length <= SPOOL_SMALL && queue_find(p->spool, p->queue_name, true, &q) == 1 &&
-	       (q->sparefd != -1 ||
-	        (q->state.nranges > 0 && q->state.spare < state_main(&q->state)->from));
+	if (p->length > SPOOL_SMALL || queue_find(p->spool, p->queue_name, true, &q) != 1)
+		return false;
+	if (q->sparefd != -1)
+		return true;
+	queue_glance(q);
+	return q->state.nranges > 0 && q->state.spare < state_main(&q->state)->from;
 }
 
 void
@@ -810,7 +813,7 @@ sync_queues(struct spool *sp)
 {
 	int r = 0;
 
-	for (size_t i = 0; i < SPOOL_QUEUES; i++) {
+	for (size_t i = 0; i < sp->nqueues; i++) {
 		struct queue *q = &sp->queues[i];
 		if (q->open && q->unsettled && sync_removals(q->dirfd, q->claimfd) == -1)
 			r = -1;
@@ -834,7 +837,7 @@ spool_settle(struct spool *sp)
 	if (journal_flush(sp, sp->journal.unsynced) == -1)
 		r = sync_queues(sp);
 	sp->journal.unsynced = 0;
-	for (size_t i = 0; i < SPOOL_QUEUES; i++)
+	for (size_t i = 0; i < sp->nqueues; i++)
 		sp->queues[i].unsettled = false;
 	return r;
 }

@@ -28,12 +28,11 @@ struct queue;
  */
 
 /*
- * Make a handle on the spool in directory `dir`, which must outlive it. Nothing is opened
- * yet: a spool that is missing shows at the first use, and a later use tries again.
- * Returns NULL with errno if there is no memory.
+ * The spool in directory `dir`, which must outlive it: a process has one at a time. Nothing is
+ * opened yet: a spool that is missing shows at the first use, and a later use tries again.
  */
-struct spool *spool_new(const char *dir, enum spool_sync sync);
-void spool_free(struct spool *sp);
+struct spool *spool_at(const char *dir, enum spool_sync sync);
+void spool_close(struct spool *sp);
 
 /* The spool's directory, for those who keep files of their own in it; -1 with errno. */
 int spool_dirfd(struct spool *sp);

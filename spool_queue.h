@@ -31,7 +31,7 @@ struct queue {
 	bool unsettled;   /* messages were removed from it since the last spool_settle */
 	unsigned refs;    /* claims and pushes that use it */
 	unsigned long last_use;
-	struct state state; /* valid while the lock is held */
+	struct state state; /* valid while the lock is held, later good for a guess */
 	size_t raw_len;     /* STATE_LEN if raw is what the file held when we last saw it */
 	char raw[STATE_LEN];
 };
@@ -43,6 +43,7 @@ struct spool {
 	pid_t pid; /* of the process that uses it: a spool is not to be taken across a fork */
 	char boot[OS_BOOT_ID_LEN];
 	unsigned long uses, tmp_count;
+	size_t nqueues; /* handles that were ever used; pages of the others are not even touched */
 	struct journal journal;
 	struct queue queues[SPOOL_QUEUES];
 	char buf[SPOOL_BUFFER];
@@ -88,6 +89,9 @@ int file_own(int fd);
  */
 int queue_lock(struct spool *sp, const char *name, bool create, struct queue **qp);
 void queue_unlock(struct queue *q);
+
+/* Without the lock: have something to guess by in q->state, if nothing was ever read. */
+void queue_glance(struct queue *q);
 
 /* The handle of a queue, not locked. As queue_lock. */
 int queue_find(struct spool *sp, const char *name, bool create, struct queue **qp);
