@@ -389,7 +389,6 @@ main(int argc, char *argv[])
 	parse_options(&o, argc, argv);
 	signal(SIGPIPE, SIG_IGN);
 	umask(077);
-	os_sched_batch();
 	if (o.port != -1 || o.naddresses > 0 || o.socket_path != NULL)
 		bind_all(&l, &o);
 	else

@@ -146,6 +146,18 @@ os_name(int fd, int dirfd, const char *name)
 }
 #endif
 
+int
+os_openat_noatime(int dirfd, const char *name, int flags, mode_t mode)
+{
+#if defined(O_NOATIME) && !defined(MQ_PORTABLE)
+	int fd = openat(dirfd, name, flags | O_NOATIME, mode);
+
+	if (fd != -1 || errno != EPERM) /* the file is another user's */
+		return fd;
+#endif
+	return openat(dirfd, name, flags, mode);
+}
+
 void
 os_boot_id(char *id)
 {
@@ -297,7 +309,11 @@ os_sched_batch(void)
 {
 #if defined(__linux__) && !defined(MQ_PORTABLE)
 	struct sched_attributes a;
+	static bool done;
 
+	if (done)
+		return;
+	done = true;
 	if (syscall(SYS_sched_getattr, 0, &a, sizeof a, 0) == -1 || a.policy != POLICY_NORMAL)
 		return;
 	a.policy = POLICY_BATCH;

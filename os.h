@@ -28,6 +28,10 @@ int os_rename_noreplace(int fromdir, const char *from, int todir, const char *to
 int os_open_unnamed(int dirfd, mode_t mode);
 int os_name(int fd, int dirfd, const char *name);
 
+/* As openat, but reading does not write when the file was last read, which else is a change of its
+ * inode for each message. Where that is not allowed: as openat. */
+int os_openat_noatime(int dirfd, const char *name, int flags, mode_t mode);
+
 /* The identity of this boot of the kernel, OS_BOOT_ID_LEN characters without a NUL; all
  * '-' where the system has none, and then a reboot goes unnoticed. */
 void os_boot_id(char *id);
@@ -46,7 +50,8 @@ void os_unlease(int fd);
  * Tell the scheduler that this process should not interrupt others when it wakes, and that its turns
  * may be short: of many processes that share a lock, whoever holds it is less often stopped by
  * another that wants it too, and who lets others go first waits less long for that. Nothing
- * happens where an operator has chosen another policy, or the system knows no such thing.
+ * happens where an operator has chosen another policy, the system knows no such thing, or at a
+ * second call.
  */
 void os_sched_batch(void);
 

@@ -146,11 +146,11 @@ open_state(struct queue *q)
 	struct stat st;
 	int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 
-	q->statefd = openat(q->dirfd, ".state", flags);
+	q->statefd = os_openat_noatime(q->dirfd, ".state", flags, 0);
 	if (q->statefd == -1 && errno == ENOENT) {
 		/* So that the queue can be deleted when the disk is full. */
 		mkdirat(q->spool->rootfd, ".trash", 0700);
-		q->statefd = openat(q->dirfd, ".state", flags | O_CREAT, 0600);
+		q->statefd = os_openat_noatime(q->dirfd, ".state", flags | O_CREAT, 0600);
 	}
 	if (q->statefd == -1 || fstat(q->dirfd, &st) == -1)
 		return -1;
@@ -254,6 +254,7 @@ flock_wait(int fd)
 			return 0;
 		if (errno != EWOULDBLOCK)
 			break;
+		os_sched_batch();
 		sched_yield();
 	}
 	while ((r = flock(fd, LOCK_EX)) == -1 && errno == EINTR)

@@ -147,7 +147,7 @@ take_spare(struct push *p, struct queue *q)
 		if (queue_claim_dir(q) == -1)
 			return false;
 		message_name(name, s->spare);
-		int fd = openat(q->claimfd, name, write_flags);
+		int fd = os_openat_noatime(q->claimfd, name, write_flags, 0);
 		if (fd == -1) {
 			/* Removed when it was spent, as were those that followed. */
 			s->spare = head - s->spare > SPARES ? head - SPARES : s->spare + 1;
@@ -639,7 +639,7 @@ take_number(struct queue *q, uint64_t n, struct claim *c, uint64_t *bytes)
 
 	message_name(name, n);
 	c->message.number = n;
-	c->fd = openat(q->dirfd, name, write_flags);
+	c->fd = os_openat_noatime(q->dirfd, name, write_flags, 0);
 	c->reusable = c->fd != -1;
 	if (c->fd == -1 && (errno == EACCES || errno == EPERM)) /* an operator's */
 		c->fd = openat(q->dirfd, name, read_flags);

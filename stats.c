@@ -65,8 +65,8 @@ static struct shared *
 map_counters(int dirfd)
 {
 	void *p = NULL;
-	int fd =
-	    openat(dirfd, ".stats", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+	int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+	int fd = os_openat_noatime(dirfd, ".stats", flags, 0600);
 
 	if (fd == -1)
 		return NULL;
