@@ -56,17 +56,17 @@ static struct connection {
 	const struct serve_options *options;
 	int in, out;
 	bool is_socket, is_tcp;
-	bool closing;        /* nothing further is to be read */
-	bool peer_left;      /* it closed; otherwise we do */
-	bool has_trash;      /* files of a deleted queue are to be unlinked */
-	bool reader_gone;    /* nothing can be written any more */
-	bool input_ends;     /* nothing further is read, but what was read is carried out */
-	bool has_spoken;     /* the client has sent something */
-	bool owes_ack;       /* something was read since we last wrote */
-	int logged_error;    /* the errno last logged: a full disk is told once, not a
+	bool closing;      /* nothing further is to be read */
+	bool peer_left;    /* it closed; otherwise we do */
+	bool has_trash;    /* files of a deleted queue are to be unlinked */
+	bool reader_gone;  /* nothing can be written any more */
+	bool input_ends;   /* nothing further is read, but what was read is carried out */
+	bool has_spoken;   /* the client has sent something */
+	bool owes_ack;     /* something was read since we last wrote */
+	int logged_error;  /* the errno last logged: a full disk is told once, not a
 	                     million times */
-	uint64_t written_ms; /* when all was answered last */
-	size_t start, end;   /* what is unread in in_buf */
+	uint64_t waits_ms; /* since when a reply waits for those behind it, if not 0 */
+	size_t start, end; /* what is unread in in_buf */
 	size_t out_len;
 	struct claim claims[CLAIMS_MAX]; /* whose messages lie complete in out_buf */
 	size_t nclaims;
@@ -147,7 +147,7 @@ was_written(uint64_t bytes)
 {
 	stats_add(STATS_BYTES_WRITTEN, bytes);
 	conn.owes_ack = false;
-	conn.written_ms = os_monotonic_ms();
+	conn.waits_ms = 0;
 }
 
 /* Write everything in out_buf, and `len` bytes of a body behind it. */
@@ -329,7 +329,6 @@ fill(bool between)
 	}
 	conn.end += (size_t)n;
 	conn.owes_ack = conn.has_spoken = true;
-	conn.written_ms = os_monotonic_ms();
 	stats_add(STATS_BYTES_READ, (uint64_t)n);
 	return true;
 }
@@ -897,6 +896,17 @@ linger(void)
 	}
 }
 
+/* Behind a command, with another one there already: is it time for the replies? */
+static bool
+has_waited(void)
+{
+	uint64_t now = os_monotonic_ms();
+
+	if (conn.waits_ms == 0)
+		conn.waits_ms = now;
+	return now - conn.waits_ms > DELAY_MS;
+}
+
 void
 serve(struct spool *sp, const struct serve_options *options, int in, int out)
 {
@@ -922,7 +932,7 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 	while (!conn.closing && next_line(&line, &len)) {
 		proto_parse(line, len, &c);
 		run(&c);
-		if (conn.out_len > 0 && os_monotonic_ms() - conn.written_ms > DELAY_MS)
+		if (conn.out_len > 0 && conn.start < conn.end && has_waited())
 			flush();
 	}
 	flush();

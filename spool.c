@@ -344,11 +344,12 @@ put_in_place(struct push *p, struct queue *q, const char *name)
 {
 	if (p->dirfd == -1)
 		return os_name(p->fd, q->dirfd, name);
-	/* From here it belongs to nobody, as a waiting message does. No sweeper can see it in
-	 * between: they need the lock. */
-	if (flock(p->fd, LOCK_UN) == -1)
+	if (os_rename_noreplace(p->dirfd, p->name, q->dirfd, name) == -1)
 		return -1;
-	return os_rename_noreplace(p->dirfd, p->name, q->dirfd, name);
+	/* From here it belongs to nobody, as a waiting message does. Not before: somebody may have
+	 * removed .state, and sweep while we believe that we hold the lock. */
+	flock(p->fd, LOCK_UN);
+	return 0;
 }
 
 /* With the lock of q held: number the message and make it visible. Returns 0; 1 if it has been

@@ -81,7 +81,6 @@ map_counters(int dirfd)
 int
 stats_open(int dirfd)
 {
-	uint64_t none = 0;
 	struct shared *p;
 
 	if (clients_fd == -1)
@@ -93,7 +92,9 @@ stats_open(int dirfd)
 	if (p == NULL || clients_fd == -1)
 		return -1;
 	shared = p;
-	atomic_compare_exchange_strong(&shared->created, &none, (uint64_t)time(NULL));
+	uint64_t none = 0;
+	if (atomic_load(&shared->created) == 0)
+		atomic_compare_exchange_strong(&shared->created, &none, (uint64_t)time(NULL));
 	for (int i = 0; i < STATS_COUNTERS; i++)
 		atomic_fetch_add(&shared->counters[i], own.counters[i]);
 	return 0;
