@@ -615,7 +615,7 @@ check_queue(struct checker *ck)
 static void
 check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const char *const known[] = {".stats", ".clients",   ".config", ".journal",
+	static const char *const known[] = {".stats", ".config",    ".journal",
 	                                    ".sync",  "lost+found", NULL};
 	char name[QUEUE_NAME_MAX + 1];
 	struct stat st;

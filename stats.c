@@ -3,8 +3,8 @@
  *
  * `.stats` in the spool is an array of 64-bit numbers that every process maps and adds to
  * atomically: no lock, no system call, nothing to flush when a process is killed.
- * `.clients` is an empty file in which each process that serves a connection holds a lock
- * on the byte at its process id; the kernel drops it when the process ends, however it
+ * Each process that serves a connection holds a lock on the byte of that file at its process
+ * id, which is nothing that is written; the kernel drops it when the process ends, however it
  * ends.
  *
  * Both are for people to look at. Nothing that a message depends on is kept here: where
@@ -34,62 +34,44 @@ struct shared {
 
 #define PAGE 4096 /* of the file; a multiple of what is mapped and less than any real page */
 #define PID_RANGE 0x800000 /* above every process id: the second choice is a range further */
-#define CLIENTS_END (64 * (off_t)PID_RANGE)
+#define LOCKS_END (64 * (off_t)PID_RANGE)
 
 static struct shared own;
 static struct shared *shared = &own;
-static int clients_fd = -1;
+static int file = -1;
 static off_t client_byte = -1;
 
 /* Give a new file its page, once. */
 static int
-fill(int fd)
+fill(void)
 {
 	static const char zeros[PAGE];
 	struct stat st;
 	ssize_t n = PAGE;
 
-	if (fstat(fd, &st) == -1)
+	if (fstat(file, &st) == -1)
 		return -1;
 	if (st.st_size >= PAGE)
 		return 0;
-	if (flock(fd, LOCK_EX) == -1 || fstat(fd, &st) == -1)
+	if (flock(file, LOCK_EX) == -1 || fstat(file, &st) == -1)
 		return -1;
 	if (st.st_size < PAGE)
-		n = pwrite(fd, zeros, PAGE, 0);
-	flock(fd, LOCK_UN);
+		n = pwrite(file, zeros, PAGE, 0);
+	flock(file, LOCK_UN);
 	return n == PAGE ? 0 : -1;
-}
-
-static struct shared *
-map_counters(int dirfd)
-{
-	void *p = NULL;
-	int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-	int fd = os_openat_noatime(dirfd, ".stats", flags, 0600);
-
-	if (fd == -1)
-		return NULL;
-	if (fill(fd) == 0)
-		p = os_map_shared(fd, sizeof *shared);
-	int e = errno;
-	close(fd);
-	errno = e;
-	return p;
 }
 
 int
 stats_open(int dirfd)
 {
+	int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 	struct shared *p;
 
-	if (clients_fd == -1)
-		clients_fd = openat(dirfd, ".clients",
-		                    O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 	if (shared != &own)
 		return 0;
-	p = map_counters(dirfd);
-	if (p == NULL || clients_fd == -1)
+	if (file == -1)
+		file = os_openat_noatime(dirfd, ".stats", flags, 0600);
+	if (file == -1 || fill() == -1 || (p = os_map_shared(file, sizeof *shared)) == NULL)
 		return -1;
 	shared = p;
 	uint64_t none = 0;
@@ -131,7 +113,7 @@ static int
 lock_byte(int command, struct flock *l, short type, off_t from, off_t len)
 {
 	*l = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = from, .l_len = len};
-	return fcntl(clients_fd, command, l);
+	return fcntl(file, command, l);
 }
 
 void
@@ -140,7 +122,7 @@ stats_enter(void)
 	struct flock l;
 
 	/* Another process with the same id in another pid namespace may hold the byte. */
-	for (off_t byte = getpid(); client_byte == -1 && byte < CLIENTS_END; byte += PID_RANGE) {
+	for (off_t byte = getpid(); client_byte == -1 && byte < LOCKS_END; byte += PID_RANGE) {
 		if (lock_byte(F_SETLK, &l, F_WRLCK, byte, 1) == 0)
 			client_byte = byte;
 		else if (errno != EACCES && errno != EAGAIN)
@@ -174,5 +156,5 @@ uint64_t
 stats_connections(void)
 {
 	/* F_GETLK does not tell of one's own. */
-	return (client_byte != -1) + count_locks(0, CLIENTS_END);
+	return (client_byte != -1) + count_locks(0, LOCKS_END);
 }
