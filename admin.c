@@ -536,7 +536,8 @@ check_bad(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 static void
 check_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const char *const known[] = {".state", ".claim", ".tmp", ".bad", ".config", NULL};
+	static const char *const known[] = {".state", ".claim",  ".tmp", ".bad",
+	                                    ".wait",  ".config", NULL};
 	uint64_t number;
 
 	(void)fd, (void)subdir;

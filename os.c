@@ -22,6 +22,7 @@
 
 #if defined(__linux__) && !defined(MQ_PORTABLE)
 #include <sys/epoll.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
@@ -302,6 +303,56 @@ os_unmap_shared(void *p, size_t len)
 		if (shared_maps[i].at == p)
 			shared_maps[i].at = NULL;
 	munmap(p, len);
+}
+
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+static int
+add_watch(int watch, int dirfd, uint32_t events)
+{
+	char path[32];
+
+	snprintf(path, sizeof path, "/proc/self/fd/%d", dirfd);
+	return inotify_add_watch(watch, path, events | IN_ONLYDIR);
+}
+#endif
+
+int
+os_watch(int dirfd, int closedfd)
+{
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	uint32_t arrivals = IN_CREATE | IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF;
+	int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+
+	if (fd != -1 && add_watch(fd, dirfd, arrivals) != -1 &&
+	    add_watch(fd, closedfd, IN_CLOSE_WRITE) != -1)
+		return fd;
+	if (fd != -1)
+		close(fd);
+#else
+	(void)dirfd, (void)closedfd;
+#endif
+	return -1;
+}
+
+bool
+os_watch_read(int watch)
+{
+	bool arrived = false;
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	_Alignas(struct inotify_event) char buf[4096];
+	ssize_t n;
+
+	while ((n = read(watch, buf, sizeof buf)) > 0)
+		for (char *p = buf; p < buf + n;) {
+			struct inotify_event e;
+			memcpy(&e, p, sizeof e);
+			arrived = arrived || (e.mask & IN_CLOSE_WRITE) == 0;
+			p += sizeof e + e.len;
+		}
+#else
+	(void)watch;
+#endif
+	return arrived;
 }
 
 void

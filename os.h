@@ -70,6 +70,15 @@ int os_random(void *buf, size_t len);
 void *os_map_shared(int fd, size_t len);
 void os_unmap_shared(void *p, size_t len);
 
+/*
+ * Watch a directory for what comes into it, for its own removal or renaming, and another one for
+ * files in it that are closed after they could be written to. Returns a descriptor that poll(2)
+ * finds readable then, or -1 where the system cannot do that, or not once more. os_watch_read
+ * takes the news: returns whether there was any but of closed files.
+ */
+int os_watch(int dirfd, int closedfd);
+bool os_watch_read(int watch);
+
 /* Sleep until os_wake is called on the word, in any process; not if it is not `value` any more,
  * nor much longer than `ms`. May wake early. */
 void os_wait(_Atomic uint32_t *word, uint32_t value, unsigned ms);

@@ -234,6 +234,56 @@ proto_key_error(struct word key, char *dir)
 	return "CLIENT_ERROR queue name may not contain NUL";
 }
 
+static bool
+set_option(struct word w, struct get_options *o)
+{
+	static const struct {
+		const char *name;
+		size_t at;
+	} flags[] = {{"open", offsetof(struct get_options, open)},
+	             {"close", offsetof(struct get_options, close)},
+	             {"abort", offsetof(struct get_options, abort)},
+	             {"peek", offsetof(struct get_options, peek)}};
+	uint64_t ms;
+
+	for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
+		if (proto_word_is(w, flags[i].name)) {
+			*(bool *)((char *)o + flags[i].at) = true;
+			return true;
+		}
+	if (w.len < 2 || memcmp(w.s, "t=", 2) != 0 ||
+	    number_parse(w.s + 2, w.len - 2, INT32_MAX, &ms) == -1)
+		return false;
+	o->wait_ms = (uint32_t)ms;
+	return true;
+}
+
+const char *
+proto_get_options(struct word key, struct word *queue, struct get_options *o)
+{
+	const char *end = key.s + key.len, *p = memchr(key.s, '/', key.len);
+	unsigned n = 0;
+
+	*queue = (struct word){key.s, (size_t)((p != NULL ? p : end) - key.s)};
+	*o = (struct get_options){0};
+	if (key.len > PROTO_KEY_MAX)
+		return "CLIENT_ERROR key too long";
+	if (queue->len == 0)
+		return "CLIENT_ERROR queue name missing";
+	for (; p != NULL; n++) {
+		const char *from = p + 1;
+		p = memchr(from, '/', (size_t)(end - from));
+		struct word w = {from, (size_t)((p != NULL ? p : end) - from)};
+		if (!set_option(w, o))
+			return "CLIENT_ERROR unknown option";
+	}
+	if (o->abort && n > 1)
+		return "CLIENT_ERROR abort goes with no other option";
+	if (o->peek && (o->open || o->close))
+		return "CLIENT_ERROR peek does not go with open or close";
+	return NULL;
+}
+
 size_t
 proto_refuse_binary(const char *request, size_t len, char *reply)
 {

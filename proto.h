@@ -60,6 +60,22 @@ bool proto_word_is(struct word w, const char *s);
  * directory name to `dir`, of QUEUE_NAME_MAX + 1 bytes. */
 const char *proto_key_error(struct word key, char *dir);
 
+/* What a get asks for behind the name of a queue. */
+struct get_options {
+	bool open;        /* take it, but keep it until close */
+	bool close;       /* what was opened is done */
+	bool abort;       /* ... goes back */
+	bool peek;        /* look, and take nothing */
+	uint32_t wait_ms; /* how long to wait for a message */
+};
+
+/*
+ * Take the key of a get apart: a queue's name, and options behind slashes. Returns NULL, or the
+ * reply if an option is unknown, or does not go with another. Specification: Kestrel's
+ * docs/guide.md; but what Kestrel ignores is refused here.
+ */
+const char *proto_get_options(struct word key, struct word *queue, struct get_options *o);
+
 /*
  * The answer to a request in the binary protocol, of which `len` bytes are here. Writes
  * at most 64 bytes to `reply` and returns how many. Specification: memcached's

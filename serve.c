@@ -36,13 +36,19 @@
 #include "proto.h"
 #include "queue_name.h"
 #include "stats.h"
+#include "wait.h"
 
+#ifndef POLLRDHUP
+#define POLLRDHUP 0 /* then who sends more behind a waiting get, and leaves, is found out later */
+#endif
+#define MAX_OPEN 1
 #define IN_SIZE (PROTO_GET_MAX + 1) /* one byte more than any line may have */
 #define OUT_SIZE 16384
 _Static_assert(PUSH_PIECE <= IN_SIZE, "a piece is gathered before it is written");
 #define SEND_MAX (1 << 20) /* at one call: signals are seen between two */
 #define SETTLE_MS 1        /* for the next command, before removals are flushed without it */
-#define CLAIMS_MAX 16      /* delivered but not yet written; fewer than the spool's handles */
+#define CLAIMS_MAX 16 /* delivered but not yet written; with OPEN_MAX and one more fewer than */
+#define OPEN_MAX 32   /* the spool's handles; opened and not yet closed */
 /* How long a reply may wait for those of the commands behind it. libmemcached with buffered
  * writes allows 50 ms for each, and one slow flush of the disk may come on top. */
 #define DELAY_MS 10
@@ -70,6 +76,11 @@ static struct connection {
 	size_t out_len;
 	struct claim claims[CLAIMS_MAX]; /* whose messages lie complete in out_buf */
 	size_t nclaims;
+	struct opened {
+		char queue[QUEUE_NAME_MAX + 1];
+		struct claim claim;
+	} opened[OPEN_MAX]; /* delivered to be closed later, the oldest first */
+	size_t nopened;
 	unsigned long sent; /* messages, ever */
 	char in_buf[IN_SIZE];
 	char out_buf[OUT_SIZE];
@@ -572,8 +583,10 @@ stream_body(const struct claim *claim)
 	}
 }
 
+/* Returns the claim to the caller, who decides when it ends: not before flush, and if that finds
+ * that the reader is gone the message was not delivered. */
 static void
-send_message(struct word key, bool with_cas, struct claim *claim)
+send_message(struct word key, bool with_cas, const struct claim *claim)
 {
 	const struct message *m = &claim->message;
 
@@ -591,27 +604,117 @@ send_message(struct word key, bool with_cas, struct claim *claim)
 		flush_with(claim->body, (size_t)m->length);
 	else
 		stream_body(claim);
-	/* If a piece could not be written, the next flush sees that the reader is gone
-	 * and releases this claim like all others. */
 	put_bytes("\r\n", 2);
-	conn.claims[conn.nclaims++] = *claim;
 	conn.sent++;
+}
+
+/* What is open, of a queue: the place of the oldest, or nopened; and how many. */
+static size_t
+find_opened(const char *queue, size_t *count)
+{
+	size_t first = conn.nopened;
+
+	*count = 0;
+	for (size_t i = conn.nopened; i > 0; i--)
+		if (strcmp(conn.opened[i - 1].queue, queue) == 0) {
+			first = i - 1;
+			++*count;
+		}
+	return first;
+}
+
+/* End what is open at place i, as done or undone. */
+static void
+end_opened(size_t i, bool done)
+{
+	struct claim *c = &conn.opened[i].claim;
+
+	if (done && claims_finish(c, 1) == -1)
+		log_spool_error("a message that was closed may come again", errno);
+	if (!done && claim_release(c) == -1)
+		log_spool_error("putting a message back", errno);
+	conn.nopened--;
+	memmove(conn.opened + i, conn.opened + i + 1, (conn.nopened - i) * sizeof conn.opened[0]);
+}
+
+/* Has the client of a waiting get left? What it sends meanwhile is looked at when the get is
+ * over. */
+static bool
+has_left(struct pollfd *client)
+{
+	char byte;
+	ssize_t n;
+
+	if ((client->revents & (POLLERR | POLLHUP | POLLNVAL | POLLRDHUP)) != 0)
+		return true;
+	if ((client->revents & POLLIN) == 0)
+		return false;
+	n = recv(client->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	if (n > 0)
+		client->events = POLLRDHUP;
+	return n == 0 || (n == -1 && errno != EAGAIN && errno != EINTR);
+}
+
+/* Take the head of a queue out, or look at it. */
+static enum claim_result
+take(const char *queue, const struct get_options *o, struct claim *claim)
+{
+	enum claim_result r;
+
+	if (o->peek)
+		return spool_peek(conn.spool, queue, claim);
+	while ((r = spool_claim(conn.spool, queue, claim)) == CLAIM_DAMAGED)
+		log_error("%s/%016" PRIu64 " is damaged: moved to %s/.bad", queue,
+		          claim->message.number, queue);
+	return r;
+}
+
+/* The queue is empty: wait for a message, as long as the client waits. */
+static enum claim_result
+wait_and_take(const char *queue, const struct get_options *o, struct claim *claim)
+{
+	uint64_t deadline = os_monotonic_ms() + o->wait_ms;
+	/* Of a pipe the end that we write to tells; what we read from may have ended long ago. */
+	struct pollfd client = {.fd = conn.is_socket ? conn.in : conn.out,
+	                        .events = conn.is_socket ? POLLIN | POLLRDHUP : 0};
+	enum claim_result r = CLAIM_EMPTY;
+	struct waiter w;
+
+	flush(); /* the client waits for what was before, too */
+	settle();
+	if (waiter_begin(&w, conn.spool, queue) == -1)
+		return CLAIM_ERROR;
+	while (!terminating && !conn.reader_gone) {
+		if (waiter_is_first(&w))
+			r = take(queue, o, claim);
+		if (r != CLAIM_EMPTY || os_monotonic_ms() >= deadline)
+			break;
+		if (waiter_sleep(&w, &client, deadline) == -1) {
+			r = CLAIM_ERROR;
+			break;
+		}
+		if (has_left(&client))
+			break; /* before anything is taken for it */
+	}
+	int e = errno;
+	waiter_end(&w);
+	errno = e;
+	return r;
 }
 
 /* Take and send the head of one queue. Returns 0, or an errno if there was one. */
 static int
-get_one(struct word key, bool with_cas)
+get_one(struct word key, const char *queue, const struct get_options *o, bool with_cas)
 {
-	char queue[QUEUE_NAME_MAX + 1];
 	struct claim claim;
 	enum claim_result r;
 
-	if (proto_key_error(key, queue) != NULL || conn.reader_gone)
+	if (conn.reader_gone)
 		return 0;
 	stats_add(STATS_CMD_GET, 1);
-	while ((r = spool_claim(conn.spool, queue, &claim)) == CLAIM_DAMAGED)
-		log_error("%s/%016" PRIu64 " is damaged: moved to %s/.bad", queue,
-		          claim.message.number, queue);
+	r = take(queue, o, &claim);
+	if (r == CLAIM_EMPTY && o->wait_ms > 0)
+		r = wait_and_take(queue, o, &claim);
 	if (r == CLAIM_ERROR) {
 		int e = errno;
 		log_spool_error(queue, e);
@@ -623,6 +726,14 @@ get_one(struct word key, bool with_cas)
 	}
 	stats_add(STATS_GET_HITS, 1);
 	send_message(key, with_cas, &claim);
+	if (o->peek) {
+		look_end(&claim);
+	} else if (o->open) {
+		strcpy(conn.opened[conn.nopened].queue, queue);
+		conn.opened[conn.nopened++].claim = claim;
+	} else {
+		conn.claims[conn.nclaims++] = claim;
+	}
 	return 0;
 }
 
@@ -648,6 +759,29 @@ add_word(struct word_set *set, struct word w)
 	return true;
 }
 
+/* A get of one queue: what it says of the message that is open first, then the next one. Returns 0
+ * or an errno, or sets *refusal. */
+static int
+get_with_options(const struct command *c, const char *queue, const struct get_options *o,
+                 const char **refusal)
+{
+	size_t open, first = find_opened(queue, &open);
+
+	if (o->open && open > (o->close ? MAX_OPEN : MAX_OPEN - 1)) {
+		*refusal = "CLIENT_ERROR close current item first";
+		return 0;
+	}
+	if (o->open && conn.nopened == OPEN_MAX && !(o->close && open > 0)) {
+		*refusal = "CLIENT_ERROR too many open items";
+		return 0;
+	}
+	if ((o->close || o->abort) && open > 0)
+		end_opened(first, o->close);
+	if (o->abort || (o->close && !o->open))
+		return 0;
+	return get_one(c->key, queue, o, c->verb == VERB_GETS);
+}
+
 /*
  * All names are looked at before the first message is taken: a refused command takes
  * none. A name given twice is served once, because clients keep one value for a key.
@@ -656,23 +790,30 @@ static void
 do_get(const struct command *c)
 {
 	char queue[QUEUE_NAME_MAX + 1];
+	struct get_options options = {0}, none = {0};
 	struct word_set set;
+	struct word name;
 	size_t nwords = 0;
-	bool with_cas = c->verb == VERB_GETS;
+	bool with_cas = c->verb == VERB_GETS, plain = true;
 	unsigned long before = conn.sent;
+	const char *refusal = NULL;
 	int error = 0;
 
-	for (struct word w = c->key; w.s != NULL; proto_next_word(c->end, &w)) {
-		const char *refusal = proto_key_error(w, queue);
-		if (refusal != NULL) {
-			reply(c, refusal);
-			return;
-		}
-		nwords++;
+	for (struct word w = c->key; w.s != NULL && refusal == NULL; proto_next_word(c->end, &w)) {
+		refusal = proto_get_options(w, &name, &options);
+		if (refusal == NULL)
+			refusal = proto_key_error(name, queue);
+		plain = plain && name.len == w.len;
+		if (++nwords > 1 && !plain && refusal == NULL)
+			refusal = "CLIENT_ERROR options go with a get of one queue";
 	}
-	if (nwords == 1) {
-		error = get_one(c->key, with_cas);
-	} else {
+	if (refusal == NULL && nwords == 1)
+		error = get_with_options(c, queue, &options, &refusal);
+	if (refusal != NULL) {
+		reply(c, refusal);
+		return;
+	}
+	if (nwords > 1) {
 		for (set.size = 4; set.size < 2 * nwords; set.size *= 2)
 			;
 		set.words = calloc(set.size, sizeof *set.words);
@@ -682,7 +823,8 @@ do_get(const struct command *c)
 		}
 		for (struct word w = c->key; w.s != NULL; proto_next_word(c->end, &w))
 			if (add_word(&set, w)) {
-				int e = get_one(w, with_cas);
+				proto_key_error(w, queue);
+				int e = get_one(w, queue, &none, with_cas);
 				if (e != 0)
 					error = e;
 			}
@@ -922,7 +1064,7 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 	conn.closing = conn.peer_left = conn.reader_gone = conn.input_ends = false;
 	conn.owes_ack = conn.has_trash = conn.is_tcp = conn.has_spoken = false;
 	conn.logged_error = 0;
-	conn.start = conn.end = conn.out_len = conn.nclaims = 0;
+	conn.start = conn.end = conn.out_len = conn.nclaims = conn.nopened = 0;
 	prepare_socket();
 	if (dirfd != -1 && stats_open(dirfd) == -1)
 		log_error("counting for this connection alone: %s", strerror(errno));
@@ -936,6 +1078,8 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 			flush();
 	}
 	flush();
+	while (conn.nopened > 0)
+		end_opened(0, false);
 	settle();
 	if (!conn.peer_left)
 		linger();

@@ -788,6 +788,62 @@ spool_claim(struct spool *sp, const char *queue, struct claim *c)
 	return result;
 }
 
+/* With the lock held: the first message from number n on, opened. */
+static enum claim_result
+open_from(struct queue *q, uint64_t n, struct claim *c)
+{
+	struct state *s = &q->state;
+	char name[MESSAGE_NAME_LEN + 1];
+	unsigned holes = 0;
+	struct stat st;
+
+	for (n = state_candidate(s, n);; n = state_candidate(s, n + 1)) {
+		message_name(name, n);
+		c->fd = openat(q->dirfd, name, read_flags);
+		c->message.number = n;
+		if (c->fd != -1 && fstat(c->fd, &st) == 0 && S_ISREG(st.st_mode))
+			return CLAIM_GOT;
+		if (c->fd == -1 && errno != ENOENT && !is_foreign(errno))
+			return CLAIM_ERROR;
+		close_fd(&c->fd);
+		if (n >= state_next(s))
+			return CLAIM_EMPTY;
+		if (++holes % HOLES_MAX == 0 && skip_holes(q, n + 1) == -1)
+			return CLAIM_ERROR;
+	}
+}
+
+enum claim_result
+spool_peek(struct spool *sp, const char *queue, struct claim *c)
+{
+	enum claim_result result = CLAIM_DAMAGED;
+	struct queue *q;
+
+	for (uint64_t n = 0; result == CLAIM_DAMAGED; n = c->message.number + 1) {
+		int r = queue_lock(sp, queue, false, &q);
+		if (r != 1)
+			return r == 0 ? CLAIM_EMPTY : CLAIM_ERROR;
+		if (queue_sweep_is_due(&q->state))
+			queue_sweep(q, true);
+		*c = (struct claim){.queue = q, .fd = -1};
+		result = open_from(q, n, c);
+		queue_store(q);
+		queue_unlock(q);
+		if (result != CLAIM_GOT)
+			return result;
+		uint64_t number = c->message.number;
+		q->refs++;
+		result = claim_check(sp, c, number);
+		if (result != CLAIM_GOT) {
+			int e = errno;
+			look_end(c);
+			errno = e;
+		}
+		c->message.number = number;
+	}
+	return result;
+}
+
 ssize_t
 claim_read(const struct claim *c, void *buf, size_t len, uint64_t offset)
 {

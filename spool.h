@@ -90,6 +90,10 @@ enum claim_result {
 /* Take the oldest message of a queue out of it. */
 enum claim_result spool_claim(struct spool *sp, const char *queue, struct claim *c);
 
+/* Look at the oldest message, which stays where it is. CLAIM_GOT: end it with look_end. What is not
+ * fit to be sent is passed over. */
+enum claim_result spool_peek(struct spool *sp, const char *queue, struct claim *c);
+
 /* Read up to `len` bytes of the body from `offset`. As pread(2). */
 ssize_t claim_read(const struct claim *c, void *buf, size_t len, uint64_t offset);
 

@@ -13,7 +13,7 @@
 #include "spool.h"
 #include "state.h"
 
-#define SPOOL_QUEUES 32 /* handles kept open; more than the claims of one connection */
+#define SPOOL_QUEUES 64 /* handles kept open; more than a connection uses at a time */
 #define SPARES 64       /* files of delivered messages that a queue keeps for its next pushes */
 #define SPOOL_BUFFER (1 << 17) /* a message up to this size is read once */
 

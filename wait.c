@@ -1,0 +1,217 @@
+/*
+ * wait.c: processes that wait for a message stand in line, one line for each queue.
+ *
+ * Each takes a ticket, the next number, by making a fifo of that name in `.wait`, and keeps it
+ * open. Who is before us is watched by having his fifo open as well: when he leaves, or dies, the
+ * last end that can write to it is closed, and poll says so. Only the first in the line watches
+ * the queue, and he alone wakes when a message comes; when he has it he leaves, and the next is the
+ * first, and looks. So a push wakes one process and its successor, however many wait; a process
+ * that dies, whenever that is, is noticed by the one that has to go on; and who pushes
+ * need not know that anybody waits.
+ *
+ * The line is changed under the queue's lock. A fifo that a dead process left is removed by
+ * whoever finds it before himself. Nothing in `.wait` matters to a message.
+ */
+#include "wait.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "os.h"
+#include "spool_queue.h"
+
+#define LOOK_MS 20    /* between two looks at the queue, where nothing can tell of a change */
+#define ORPHAN_MS 600 /* from when a claimed file was closed until its message has come back */
+
+struct line {
+	uint64_t below, last; /* the last ticket there is that is lower than that */
+};
+
+static int
+see_ticket(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct line *l = arg;
+
+	(void)dirfd, (void)name;
+	if (number < l->below && number > l->last)
+		l->last = number;
+	return 0;
+}
+
+/* Watch whoever has this ticket: a descriptor, or -1 if he is not there any more. */
+static int
+watch_ticket(struct waiter *w, const char *name)
+{
+	int flags = O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
+	int fd = openat(w->dirfd, name, O_RDONLY | flags);
+	struct pollfd p = {.fd = fd};
+
+	if (fd == -1)
+		return -1;
+	/* A fifo that nobody has had open for writing since we opened it does not say that
+	 * nobody has. */
+	int writer = openat(w->dirfd, name, O_WRONLY | flags);
+	close_fd(&writer);
+	if (poll(&p, 1, 0) == 1)
+		close_fd(&fd);
+	return fd;
+}
+
+/* With the lock held: find out who is before us. */
+static int
+find_place(struct waiter *w)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+
+	close_fd(&w->before);
+	for (;;) {
+		struct line l = {.below = w->ticket};
+		if (dir_each_number(w->dirfd, see_ticket, &l) == -1)
+			return -1;
+		if (l.last == 0)
+			break;
+		message_name(name, l.last);
+		w->before = watch_ticket(w, name);
+		if (w->before != -1)
+			return 0;
+		if (unlinkat(w->dirfd, name, 0) == -1 && errno != ENOENT)
+			return -1;
+	}
+	if (w->watch == -1 && queue_claim_dir(w->queue) != -1)
+		w->watch = os_watch(w->queue->dirfd, w->queue->claimfd);
+	return 0;
+}
+
+/* With the lock held: make a fifo with the next number. */
+static int
+take_ticket(struct waiter *w)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+	struct line l = {.below = MESSAGE_NUMBER_MAX};
+	int flags = O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC, reader;
+
+	w->dirfd = dir_open_or_make(w->queue->dirfd, ".wait");
+	if (w->dirfd == -1 || dir_each_number(w->dirfd, see_ticket, &l) == -1)
+		return -1;
+	w->ticket = l.last + 1;
+	message_name(name, w->ticket);
+	if (mkfifoat(w->dirfd, name, 0600) == -1)
+		return -1;
+	reader = openat(w->dirfd, name, O_RDONLY | flags); /* or the next open fails */
+	w->own = openat(w->dirfd, name, O_WRONLY | flags);
+	int e = errno;
+	close_fd(&reader);
+	if (w->own == -1)
+		unlinkat(w->dirfd, name, 0);
+	errno = e;
+	return w->own == -1 ? -1 : 0;
+}
+
+static void
+forget(struct waiter *w)
+{
+	close_fd(&w->own);
+	close_fd(&w->before);
+	close_fd(&w->watch);
+	close_fd(&w->dirfd);
+	if (w->queue != NULL)
+		queue_unref(w->queue);
+	w->queue = NULL;
+}
+
+/* Join the line of what bears the queue's name now. */
+static int
+join(struct waiter *w)
+{
+	struct queue *q;
+
+	if (queue_lock(w->spool, w->queue_name, true, &q) != 1)
+		return -1;
+	w->queue = q;
+	q->refs++;
+	int r = take_ticket(w) == -1 || find_place(w) == -1 ? -1 : 0;
+	int e = errno;
+	queue_unlock(q);
+	if (r == -1)
+		waiter_end(w);
+	errno = e;
+	return r;
+}
+
+int
+waiter_begin(struct waiter *w, struct spool *sp, const char *queue)
+{
+	*w = (struct waiter){.spool = sp, .dirfd = -1, .own = -1, .before = -1, .watch = -1};
+	snprintf(w->queue_name, sizeof w->queue_name, "%s", queue);
+	return join(w);
+}
+
+bool
+waiter_is_first(const struct waiter *w)
+{
+	return w->before == -1;
+}
+
+/* Who was before us has gone. */
+static int
+move_up(struct waiter *w)
+{
+	struct queue *q;
+
+	if (queue_lock(w->spool, w->queue_name, true, &q) != 1)
+		return -1;
+	int r = q == w->queue ? find_place(w) : 0;
+	queue_unlock(q);
+	return r;
+}
+
+int
+waiter_sleep(struct waiter *w, struct pollfd *client, uint64_t deadline)
+{
+	bool first = waiter_is_first(w);
+	struct pollfd fds[] = {{.fd = first ? w->watch : w->before, .events = first ? POLLIN : 0},
+	                       *client};
+
+	if (w->queue->name[0] == '\0') { /* deleted, or moved away: line up in the new one */
+		waiter_end(w);
+		return join(w);
+	}
+	for (;;) {
+		uint64_t now = os_monotonic_ms(), until = deadline;
+		if (first && w->watch == -1 && now + LOOK_MS < until)
+			until = now + LOOK_MS;
+		if (w->look_ms != 0 && w->look_ms < until)
+			until = w->look_ms;
+		uint64_t ms = until > now ? until - now : 0;
+		int n = poll(fds, 2, ms > INT_MAX ? INT_MAX : (int)ms);
+		if (n == -1)
+			return errno == EINTR ? 0 : -1;
+		client->revents = fds[1].revents;
+		if (n == 0)
+			w->look_ms = 0;
+		if (!first && fds[0].revents != 0)
+			return move_up(w);
+		if (n == 0 || fds[1].revents != 0 || os_watch_read(w->watch))
+			return 0;
+		/* Something was closed in .claim: by one whose message was delivered, or who died
+		 * with it. One look, somewhat later, for all of them. */
+		if (w->look_ms == 0)
+			w->look_ms = now + ORPHAN_MS;
+	}
+}
+
+void
+waiter_end(struct waiter *w)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+
+	if (w->own != -1) {
+		message_name(name, w->ticket);
+		unlinkat(w->dirfd, name, 0);
+	}
+	forget(w);
+}
