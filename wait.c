@@ -49,7 +49,10 @@ watch_ticket(struct waiter *w, const char *name)
 	int flags = O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
 	int fd = openat(w->dirfd, name, O_RDONLY | flags);
 	struct pollfd p = {.fd = fd};
+	struct stat st;
 
+	if (fd != -1 && (fstat(fd, &st) == -1 || !S_ISFIFO(st.st_mode)))
+		close_fd(&fd);
 	if (fd == -1)
 		return -1;
 	/* A fifo that nobody has had open for writing since we opened it does not say that
@@ -68,8 +71,8 @@ find_place(struct waiter *w)
 	char name[MESSAGE_NAME_LEN + 1];
 
 	close_fd(&w->before);
-	for (;;) {
-		struct line l = {.below = w->ticket};
+	for (uint64_t below = w->ticket;;) {
+		struct line l = {.below = below};
 		if (dir_each_number(w->dirfd, see_ticket, &l) == -1)
 			return -1;
 		if (l.last == 0)
@@ -78,8 +81,8 @@ find_place(struct waiter *w)
 		w->before = watch_ticket(w, name);
 		if (w->before != -1)
 			return 0;
-		if (unlinkat(w->dirfd, name, 0) == -1 && errno != ENOENT)
-			return -1;
+		unlinkat(w->dirfd, name, 0);
+		below = l.last;
 	}
 	if (w->watch == -1 && queue_claim_dir(w->queue) != -1)
 		w->watch = os_watch(w->queue->dirfd, w->queue->claimfd);

@@ -1,0 +1,438 @@
+#!/usr/bin/env bats
+# The options of get: messages that come back unless they are closed, and getters that wait.
+
+load helper
+
+teardown() {
+	stop_mqd
+}
+
+# python [argument...] < script: with connect(), ask(), and the spool and the port as arguments.
+python() {
+	{
+		cat <<-'END'
+			import os, select, signal, socket, subprocess, sys, time
+			spool, port = sys.argv[1], int(sys.argv[2])
+			def connect():
+			    s = socket.create_connection(("127.0.0.1", port), timeout=10)
+			    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+			    return s
+			def read_reply(s):
+			    got = b""
+			    while not (got.endswith(b"END\r\n") or got.endswith(b"STORED\r\n") or b"ERROR" in got):
+			        part = s.recv(65536)
+			        assert part, got
+			        got += part
+			    return got
+			def ask(s, line):
+			    s.sendall(line + b"\r\n")
+			    return read_reply(s)
+			def put(queue, body):
+			    with connect() as s:
+			        assert ask(s, b"set %s 0 0 %d\r\n%s" % (queue, len(body), body)) == b"STORED\r\n"
+			def pid_of(s):
+			    got = ask(s, b"stats")
+			    return int(got.split(b"STAT pid ")[1].split()[0])
+			def wait_for(condition, what):
+			    end = time.monotonic() + 10
+			    while not condition():
+			        assert time.monotonic() < end, "gave up waiting: " + what
+			        time.sleep(0.01)
+			def line(queue):
+			    """How many stand in line."""
+			    try:
+			        return len(os.listdir(f"{spool}/{queue}/.wait"))
+			    except FileNotFoundError:
+			        return 0
+			def waiting(queue, ms, n=1):
+			    """n connections that wait, in this order."""
+			    socks = []
+			    for _ in range(n):
+			        s, before = connect(), line(queue)
+			        s.sendall(b"get %s/t=%d\r\n" % (queue.encode(), ms))
+			        wait_for(lambda: line(queue) > before, "a place in the line")
+			        socks.append(s)
+			    return socks
+			def has_reply(s, within=0):
+			    return bool(select.select([s], [], [], within)[0])
+		END
+		cat
+	} >"$BATS_TEST_TMPDIR/script.py"
+	timeout 120 "$PYTHON" "$BATS_TEST_TMPDIR/script.py" "$SPOOL" "$PORT" "$@"
+}
+
+@test "open keeps a message until close; abort, and the end of the connection, put it back" {
+	talk <<-'END'
+		> set q 7 0 3
+		> one
+		< STORED
+		> set q 0 0 3
+		> two
+		< STORED
+		> get q/open
+		< VALUE q/open 7 3
+		< one
+		< END
+		> get q/abort
+		< END
+		> get q/open
+		< VALUE q/open 7 3
+		< one
+		< END
+		> get q/close
+		< END
+		> gets q/open
+		<~ VALUE q/open 0 3 \d+
+		< two
+		< END
+	END
+	[ "$(count_messages q)" = 1 ]
+	talk <<-'END'
+		> get q
+		< VALUE q 0 3
+		< two
+		< END
+		> get q/open
+		< END
+	END
+	"$MQCTL" -H "$SPOOL" check
+}
+
+@test "close/open in one go, in any order, with and without something open" {
+	talk <<-'END'
+		> set q 0 0 1
+		> a
+		< STORED
+		> set q 0 0 1
+		> b
+		< STORED
+		> get q/close/open
+		< VALUE q/close/open 0 1
+		< a
+		< END
+		> get q/t=10/open/close
+		< VALUE q/t=10/open/close 0 1
+		< b
+		< END
+		> get q/open/close
+		< END
+		> get q/close
+		< END
+		> get q/abort
+		< END
+	END
+	[ "$(count_messages q)" = 0 ]
+	[ -z "$(in_flight q)" ]
+}
+
+@test "one message of a queue can be open at a time; another queue has its own" {
+	talk <<-'END'
+		> set q 0 0 1
+		> a
+		< STORED
+		> set q 0 0 1
+		> b
+		< STORED
+		> set r 0 0 1
+		> c
+		< STORED
+		> get q/open
+		< VALUE q/open 0 1
+		< a
+		< END
+		> get q/open
+		< CLIENT_ERROR close current item first
+		> get q
+		< VALUE q 0 1
+		< b
+		< END
+		> get r/open
+		< VALUE r/open 0 1
+		< c
+		< END
+		> get q/close
+		< END
+		> get r/abort
+		< END
+	END
+	[ "$(count_messages q)/$(count_messages r)" = 0/1 ]
+}
+
+@test "32 messages can be open at a time, of as many queues" {
+	local i
+	for i in {1..33}; do
+		printf 'set q%d 0 0 1\r\nx\r\nget q%d/open\r\n' "$i" "$i"
+	done >"$BATS_TEST_TMPDIR/in"
+	printf 'get q5/close\r\nget q33/open\r\n' >>"$BATS_TEST_TMPDIR/in"
+	mkdir "$SPOOL"
+	"$MQD" -H "$SPOOL" <"$BATS_TEST_TMPDIR/in" >"$BATS_TEST_TMPDIR/out"
+	[ "$(grep -c ^VALUE "$BATS_TEST_TMPDIR/out")" = 33 ]
+	[ "$(grep -c ^CLIENT "$BATS_TEST_TMPDIR/out")" = 1 ]
+	grep -qx $'CLIENT_ERROR too many open items\r' "$BATS_TEST_TMPDIR/out"
+	for i in {1..33}; do
+		[ "$(count_messages "q$i")" = $((i != 5)) ]
+	done
+}
+
+@test "peek takes nothing, and shows the oldest that is whole" {
+	talk <<-'END'
+		> get q/peek
+		< END
+		> set q 5 0 1
+		> a
+		< STORED
+		> set q 0 0 1
+		> b
+		< STORED
+		> get q/peek
+		< VALUE q/peek 5 1
+		< a
+		< END
+		> get q/t=10/peek
+		< VALUE q/t=10/peek 5 1
+		< a
+		< END
+	END
+	[ "$(count_messages q)" = 2 ]
+	rm "$SPOOL/q/0000000000000001"
+	mkfifo "$SPOOL/q/0000000000000001"
+	talk <<-'END'
+		> get q/peek
+		< VALUE q/peek 0 1
+		< b
+		< END
+	END
+	head -c 200000 /dev/zero | "$MQCTL" -H "$SPOOL" put large
+	printf 'get large/peek\r\nget large\r\n' | "$MQD" -H "$SPOOL" >"$BATS_TEST_TMPDIR/out"
+	[ "$(wc -c <"$BATS_TEST_TMPDIR/out")" = $((2 * (200000 + 2 + 5) + 27 + 22)) ]
+}
+
+@test "what is unknown, or goes with nothing, is refused and takes nothing" {
+	talk <<-'END'
+		> set q 0 0 1
+		> a
+		< STORED
+		> get q/opne
+		< CLIENT_ERROR unknown option
+		> get q/
+		< CLIENT_ERROR unknown option
+		> get q/t=
+		< CLIENT_ERROR unknown option
+		> get q/t=1x
+		< CLIENT_ERROR unknown option
+		> get q/t=-1
+		< CLIENT_ERROR unknown option
+		> get q/t=99999999999
+		< CLIENT_ERROR unknown option
+		> get q/OPEN
+		< CLIENT_ERROR unknown option
+		> get q//open
+		< CLIENT_ERROR unknown option
+		> get q/peek/open
+		< CLIENT_ERROR peek does not go with open or close
+		> get q/close/peek
+		< CLIENT_ERROR peek does not go with open or close
+		> get q/abort/open
+		< CLIENT_ERROR abort goes with no other option
+		> get q/abort/t=1
+		< CLIENT_ERROR abort goes with no other option
+		> get /open
+		< CLIENT_ERROR queue name missing
+		> get r q/open
+		< CLIENT_ERROR options go with a get of one queue
+		> get q/open r
+		< CLIENT_ERROR options go with a get of one queue
+		> get q
+		< VALUE q 0 1
+		< a
+		< END
+	END
+	[ -z "$(in_flight q)" ]
+}
+
+@test "a key with its options has at most 250 bytes" {
+	local name
+	name=$(printf 'q%.0s' {1..245})
+	talk <<-END
+		> get $name/open
+		< END
+		> get ${name}q/open
+		< CLIENT_ERROR key too long
+	END
+}
+
+@test "t=0 and an empty queue answer at once; t waits that long, and no longer" {
+	mkdir "$SPOOL"
+	talk <<-'END'
+		> get q/t=0
+		<within 100 END
+		> get q/t=300
+		<silence 200
+		<within 500 END
+		> get q/t=300/open
+		<silence 200
+		<within 500 END
+		> get q/t=300/peek
+		<silence 200
+		<within 500 END
+	END
+	[ "$(ls -A "$SPOOL/q/.wait")" = "" ]
+}
+
+@test "a push wakes one of 500 that wait, in the order in which they came" {
+	start_mqd -N
+	python <<-'END'
+		n = 500
+		socks = waiting("q", 60000, n)
+		for i in range(20):
+		    began = time.monotonic()
+		    put(b"q", b"%d" % i)
+		    assert read_reply(socks[i]) == b"VALUE q/t=60000 0 %d\r\n%d\r\nEND\r\n" % (len(str(i)), i)
+		    assert time.monotonic() - began < 2
+		assert not any(has_reply(s) for s in socks[20:])
+		wait_for(lambda: line("q") == n - 20, "a line of 480")
+	END
+}
+
+@test "who waits costs nothing: no process of the line wakes for two seconds" {
+	start_mqd -N
+	python <<-'END'
+		socks = [connect() for _ in range(50)]
+		pids = [pid_of(s) for s in socks]
+		for n, s in enumerate(socks):
+		    s.sendall(b"get q/t=60000\r\n")
+		    wait_for(lambda: line("q") == n + 1, "a place in the line")
+		def wakes():
+		    n = 0
+		    for pid in pids:
+		        with open(f"/proc/{pid}/status") as f:
+		            n += int(f.read().split("\nvoluntary_ctxt_switches:\t")[1].split()[0])
+		    return n
+		def asleep(pid):
+		    with open(f"/proc/{pid}/stat") as f:
+		        return f.read().rsplit(")", 1)[1].split()[0] == "S"
+		wait_for(lambda: all(map(asleep, pids)), "all asleep")
+		before = wakes()
+		assert not select.select(socks, [], [], 2)[0]
+		# Without inotify the first looks every 20 ms.
+		limit = 110 if "portable" in os.environ["MQD_BINARY"] else 0
+		assert wakes() - before <= limit, (before, wakes())
+	END
+}
+
+@test "also what comes back wakes: aborted, or its consumer killed, with nothing else going on" {
+	start_mqd
+	python <<-'END'
+		put(b"q", b"x")
+		holder = connect()
+		assert ask(holder, b"get q/open").startswith(b"VALUE")
+		[s] = waiting("q", 20000)
+		assert ask(holder, b"get q/abort") == b"END\r\n"
+		assert read_reply(s).startswith(b"VALUE")
+
+		put(b"q", b"y")
+		pid = pid_of(holder)
+		assert ask(holder, b"get q/open").startswith(b"VALUE")
+		[s] = waiting("q", 20000)
+		began = time.monotonic()
+		os.kill(pid, signal.SIGKILL)
+		assert read_reply(s).startswith(b"VALUE")
+		assert time.monotonic() - began < 1.5, time.monotonic() - began
+	END
+}
+
+@test "the first of the line is killed, and one in its middle: the others are served" {
+	start_mqd
+	python <<-'END'
+		def start():
+		    before = line("q")
+		    s = connect()
+		    pid = pid_of(s)
+		    s.sendall(b"get q/t=20000\r\n")
+		    wait_for(lambda: line("q") > before, "a place in the line")
+		    return s, pid
+		line_up = [start() for _ in range(5)]
+		os.kill(line_up[0][1], signal.SIGKILL)
+		os.kill(line_up[2][1], signal.SIGKILL)
+		for i in (1, 3, 4):
+		    put(b"q", b"%d" % i)
+		    assert read_reply(line_up[i][0]) == b"VALUE q/t=20000 0 1\r\n%d\r\nEND\r\n" % i
+	END
+	[ "$(count_messages q)" = 0 ]
+}
+
+@test "for a client that left, also behind a further command, nothing is taken" {
+	start_mqd
+	python <<-'END'
+		[a, b, c] = waiting("q", 60000, 3)
+		a.close()
+		b.sendall(b"version\r\n")
+		b.close()
+		wait_for(lambda: line("q") == 1, "one in the line")
+		put(b"q", b"x")
+		assert read_reply(c).startswith(b"VALUE")
+	END
+	[ "$(count_messages q)" = 0 ]
+}
+
+@test "a command behind a get that waits is answered after it" {
+	start_mqd
+	talk_tcp <<-'END'
+		> get q/t=200
+		> version
+		<silence 100
+		< END
+		<~ VERSION .*
+	END
+}
+
+@test "the queue is deleted while some wait and one has a message open: they go on with the new one" {
+	start_mqd
+	python <<-'END'
+		put(b"q", b"old")
+		holder = connect()
+		assert ask(holder, b"get q/open").startswith(b"VALUE")
+		socks = waiting("q", 20000, 3)
+		other = connect()
+		other.sendall(b"delete q\r\n")
+		assert other.recv(100) == b"DELETED\r\n"
+		for i, s in enumerate(socks):
+		    put(b"q", b"new%d" % i)
+		got = sorted(read_reply(s) for s in socks)
+		assert got == [b"VALUE q/t=20000 0 4\r\nnew%d\r\nEND\r\n" % i for i in range(3)], got
+		assert ask(holder, b"get q/close") == b"END\r\n"
+		assert ask(holder, b"get q") == b"END\r\n"
+	END
+	"$MQCTL" -H "$SPOOL" check
+}
+
+@test "SIGTERM ends a wait with END" {
+	mkdir "$SPOOL"
+	mkfifo "$BATS_TEST_TMPDIR/in"
+	"$MQD" -H "$SPOOL" <"$BATS_TEST_TMPDIR/in" >"$BATS_TEST_TMPDIR/out" 3>&- &
+	local pid=$!
+	exec 4>"$BATS_TEST_TMPDIR/in"
+	printf 'get q/t=60000\r\n' >&4
+	in_line() { [ -n "$(ls "$SPOOL/q/.wait")" ]; }
+	wait_for in_line
+	kill "$pid"
+	wait "$pid"
+	exec 4>&-
+	[ "$(cat "$BATS_TEST_TMPDIR/out")" = $'END\r' ]
+}
+
+@test "a line of dead fifos, and other things in .wait, stop nobody" {
+	mkdir -p "$SPOOL/q/.wait/0000000000000004"
+	mkfifo "$SPOOL/q/.wait/0000000000000001" "$SPOOL/q/.wait/0000000000000007"
+	: >"$SPOOL/q/.wait/0000000000000009"
+	: >"$SPOOL/q/.wait/x"
+	start_mqd
+	python <<-'END'
+		s = connect()
+		s.sendall(b"get q/t=20000\r\n")
+		wait_for(lambda: os.path.exists(spool + "/q/.wait/0000000000000010"), "a place in the line")
+		put(b"q", b"x")
+		assert read_reply(s).startswith(b"VALUE")
+	END
+	[ "$(ls "$SPOOL/q/.wait")" = $'0000000000000004\nx' ]
+}
