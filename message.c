@@ -29,6 +29,13 @@ message_crc(const char *line, uint32_t body_crc)
 	return crc32c(body_crc, line, CRC_AT);
 }
 
+static void
+write_crc(char *line, uint32_t crc)
+{
+	for (int i = 0; i < 8; i++)
+		line[CRC_AT + i] = "0123456789abcdef"[crc >> (28 - 4 * i) & 15];
+}
+
 void
 message_write_header(char *line, const struct message *m, uint32_t body_crc)
 {
@@ -40,9 +47,7 @@ message_write_header(char *line, const struct message *m, uint32_t body_crc)
 	number_write(line + expiry_field.at, expiry_field.width, m->expiry);
 	number_write(line + tries_field.at, tries_field.width, m->tries);
 
-	uint32_t crc = message_crc(line, body_crc);
-	for (int i = 0; i < 8; i++)
-		line[CRC_AT + i] = "0123456789abcdef"[crc >> (28 - 4 * i) & 15];
+	write_crc(line, message_crc(line, body_crc));
 	line[MESSAGE_HEADER_LEN - 1] = '\n';
 }
 
@@ -87,6 +92,21 @@ message_read_header(const char *line, struct message *m, uint32_t *crc)
 	m->flags = (uint32_t)flags;
 	m->tries = (uint32_t)tries;
 	return 0;
+}
+
+/* A CRC is linear: where two lines differ the checksums of everything differ by the same bits, with
+ * any body before them. */
+bool
+message_add_try(char *line)
+{
+	struct message m;
+	uint32_t crc, before = message_crc(line, 0);
+
+	if (message_read_header(line, &m, &crc) == -1 || m.tries >= MESSAGE_TRIES_MAX)
+		return false;
+	number_write(line + tries_field.at, tries_field.width, m.tries + 1);
+	write_crc(line, crc ^ before ^ message_crc(line, 0));
+	return true;
 }
 
 bool

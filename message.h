@@ -10,13 +10,14 @@
 #define MESSAGE_NUMBER_MAX 9999999999999999 /* what fits in them: one more than the last */
 #define MESSAGE_HEADER_LEN 69
 #define MESSAGE_LENGTH_MAX 9999999999
+#define MESSAGE_TRIES_MAX 99999
 
 struct message {
 	uint64_t number; /* place in the queue, from 1 */
 	uint64_t length; /* of the body, in bytes */
 	uint32_t flags;  /* the client's, opaque */
 	uint64_t expiry; /* seconds since 1970, 0 = never; kept, not yet used */
-	uint32_t tries;  /* failed deliveries; kept, not yet used */
+	uint32_t tries;  /* failed deliveries */
 };
 
 /*
@@ -31,6 +32,10 @@ void message_write_header(char *line, const struct message *m, uint32_t body_crc
  * not as message_write_header writes it.
  */
 int message_read_header(const char *line, struct message *m, uint32_t *crc);
+
+/* Count one more failed delivery in a header line, and keep its checksum right, whatever the body.
+ * Returns false, with nothing changed, if it is no header line, or counts as many as it can. */
+bool message_add_try(char *line);
 
 /* The checksum that belongs into a header `line` before a body with checksum `body_crc`.
  */

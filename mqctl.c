@@ -36,6 +36,10 @@ static const char usage_text[] =
     "  put queue            append standard input as a message\n"
     "  get queue            take the oldest message and print it\n"
     "  rm queue number      remove a message\n"
+    "  mv queue number|all queue2\n"
+    "                       move a message, or all, to the end of another queue\n"
+    "  retry queue" SPOOL_DEAD
+    "     move all back to the end of queue, with their tries forgotten\n"
     "  flush queue          remove all messages\n"
     "  drop queue           remove the queue with all in it\n"
     "  check [--repair]     read everything, list what is wrong, mend it\n";
@@ -63,8 +67,9 @@ die_system(const char *what)
 static const char *
 queue_arg(const char *arg)
 {
-	static char dir[QUEUE_NAME_MAX + 1];
-	char name[QUEUE_NAME_MAX + 1];
+	static char dirs[2][QUEUE_NAME_MAX + 1]; /* no command has more */
+	static unsigned turn;
+	char *dir = dirs[turn++ % 2], name[QUEUE_NAME_MAX + 1];
 
 	if (queue_name_decode(arg, name) != -1)
 		return arg;
@@ -276,7 +281,7 @@ cmd_get(struct spool *sp, int argc, char *argv[])
 		return EXIT_NOTHING;
 	if (print_body(&c) == -1) {
 		int e = errno;
-		claim_release(&c);
+		claim_release(&c, false);
 		errno = e;
 		die_system("printing a message; it is back in the queue");
 	}
@@ -298,6 +303,80 @@ cmd_rm(struct spool *sp, int argc, char *argv[])
 	if (r == 0)
 		die(EXIT_NOTHING, "%s/%016" PRIu64 " does not wait", queue, number);
 	return 0;
+}
+
+/* What could not be moved is back at its place. */
+static void
+move(struct spool *sp, struct claim *c, const char *to, bool forgive)
+{
+	if (claim_move(c, to, forgive) == -1 || spool_settle(sp) == -1)
+		die_system(to);
+}
+
+/* Move all that waits now; what comes in meanwhile stays. */
+static int
+move_all(struct spool *sp, const char *from, const char *to, bool forgive)
+{
+	struct queue_stat st;
+	struct claim c;
+	uint64_t n = 0, max;
+	enum claim_result r = CLAIM_GOT;
+
+	if (strcmp(from, to) == 0)
+		die(EXIT_USAGE, "%s: from a queue to itself", from);
+	int known = spool_stat(sp, from, &st);
+	if (known == -1)
+		die_system(from);
+	if (known == 0)
+		die(EXIT_NOTHING, "%s: no such queue", from);
+	for (max = st.waiting; n < max; n++) {
+		while ((r = spool_claim(sp, from, &c)) == CLAIM_DAMAGED)
+			;
+		if (r == CLAIM_ERROR)
+			die_system(from);
+		if (r == CLAIM_EMPTY)
+			break;
+		move(sp, &c, to, forgive);
+	}
+	printf("%" PRIu64 "\n", n);
+	return 0;
+}
+
+static int
+cmd_mv(struct spool *sp, int argc, char *argv[])
+{
+	const char *from = queue_arg(argv[0]), *to = queue_arg(argv[2]);
+	struct claim c;
+	enum claim_result r;
+
+	(void)argc;
+	if (strcmp(argv[1], "all") == 0)
+		return move_all(sp, from, to, false);
+	uint64_t number = number_arg(argv[1]);
+	r = spool_claim_number(sp, from, number, &c);
+	if (r == CLAIM_ERROR)
+		die_system(from);
+	if (r != CLAIM_GOT)
+		die(EXIT_NOTHING, "%s/%016" PRIu64 " does not wait", from, number);
+	move(sp, &c, to, false);
+	return 0;
+}
+
+/* From a queue of dead letters back to where they came from. */
+static int
+cmd_retry(struct spool *sp, int argc, char *argv[])
+{
+	const char *from = queue_arg(argv[0]);
+	size_t len = strlen(from), tail = strlen(SPOOL_DEAD);
+	char to[QUEUE_NAME_MAX + 1];
+
+	(void)argc;
+	if (len <= tail || strcmp(from + len - tail, SPOOL_DEAD) != 0)
+		die(EXIT_USAGE, "%s: no queue of dead letters, their names end in " SPOOL_DEAD,
+		    argv[0]);
+	memcpy(to, from, len - tail);
+	to[len - tail] = '\0';
+	return move_all(sp, from, to, true);
 }
 
 static int
@@ -353,9 +432,10 @@ static const struct command {
 	int (*run)(struct spool *sp, int argc, char *argv[]); /* the exit code */
 	int min, max;                                         /* arguments */
 } commands[] = {
-    {"ls", cmd_ls, 0, 1000000}, {"peek", cmd_peek, 1, 2}, {"cat", cmd_cat, 2, 2},
-    {"put", cmd_put, 1, 1},     {"get", cmd_get, 1, 1},   {"rm", cmd_rm, 2, 2},
-    {"flush", cmd_flush, 1, 1}, {"drop", cmd_drop, 1, 1}, {"check", cmd_check, 0, 1},
+    {"ls", cmd_ls, 0, 1000000}, {"peek", cmd_peek, 1, 2},   {"cat", cmd_cat, 2, 2},
+    {"put", cmd_put, 1, 1},     {"get", cmd_get, 1, 1},     {"rm", cmd_rm, 2, 2},
+    {"flush", cmd_flush, 1, 1}, {"drop", cmd_drop, 1, 1},   {"check", cmd_check, 0, 1},
+    {"mv", cmd_mv, 3, 3},       {"retry", cmd_retry, 1, 1},
 };
 
 /* What root leaves behind in the spool, mqd could not open. */

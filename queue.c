@@ -395,6 +395,16 @@ queue_make_known(struct queue *q, uint64_t number, uint64_t bytes)
 
 /* Put message `number`, which this process owns, back from .claim to its place. The state
  * is written first: see the head of spool.c. */
+void
+file_count_try(int fd)
+{
+	char line[MESSAGE_HEADER_LEN];
+
+	if (pread(fd, line, sizeof line, 0) == sizeof line && message_add_try(line) &&
+	    pwrite(fd, line, sizeof line, 0) == -1)
+		return; /* as much as can be done where it is the disk that fails */
+}
+
 int
 queue_put_back(struct queue *q, uint64_t number, uint64_t bytes)
 {
@@ -507,8 +517,10 @@ sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
 {
 	struct sweeper *sw = arg;
 	struct stat st;
-	int fd = openat(dirfd, name, read_flags);
+	int fd = openat(dirfd, name, write_flags);
 
+	if (fd == -1)
+		fd = openat(dirfd, name, read_flags); /* a file of an operator's */
 	if (fd == -1)
 		return 0;
 	/* With the flock held, a link that is still there stays: only its owner unlinks
@@ -527,6 +539,7 @@ sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
 		if (!sw->mend_ranges || number < s->spare || number + SPARES < state_main(s)->from)
 			unlinkat(dirfd, name, 0);
 	} else {
+		file_count_try(fd);
 		int r = sw->mend_ranges ? queue_put_back(sw->queue, number, body_bytes(&st))
 		                        : os_rename_noreplace(dirfd, name, sw->queue->dirfd, name);
 		if (r == 0)

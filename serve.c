@@ -210,7 +210,7 @@ flush_with(const char *body, size_t len)
 			log_spool_error("a delivered message may come again", errno);
 	} else {
 		for (size_t i = 0; i < conn.nclaims; i++)
-			if (claim_release(&conn.claims[i]) == -1)
+			if (claim_release(&conn.claims[i], !terminating) == -1)
 				log_spool_error("putting a message back", errno);
 	}
 	conn.nclaims = 0;
@@ -623,7 +623,7 @@ find_opened(const char *queue, size_t *count)
 	return first;
 }
 
-/* End what is open at place i, as done or undone. */
+/* End what is open at place i, as done or undone. That we are to end is no fault of the message. */
 static void
 end_opened(size_t i, bool done)
 {
@@ -631,7 +631,7 @@ end_opened(size_t i, bool done)
 
 	if (done && claims_finish(c, 1) == -1)
 		log_spool_error("a message that was closed may come again", errno);
-	if (!done && claim_release(c) == -1)
+	if (!done && claim_release(c, !terminating) == -1)
 		log_spool_error("putting a message back", errno);
 	conn.nopened--;
 	memmove(conn.opened + i, conn.opened + i + 1, (conn.nopened - i) * sizeof conn.opened[0]);

@@ -358,7 +358,8 @@ static int
 publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 {
 	char name[MESSAGE_NAME_LEN + 1];
-	struct message m = {.length = p->length, .flags = flags};
+	struct message m = {
+	    .length = p->length, .flags = flags, .expiry = p->expiry, .tries = p->tries};
 	bool moved = false;
 
 	if (p->fd == -1 && !(p->length <= SPOOL_SMALL && take_spare(p, q)) &&
@@ -756,6 +757,28 @@ claim_set_aside(struct claim *c, uint64_t number)
 	return r == 0 ? CLAIM_DAMAGED : CLAIM_ERROR;
 }
 
+/* The file of a message is in .claim, and its queue not locked any more: is it whole? */
+static enum claim_result
+check_taken(struct spool *sp, struct claim *c)
+{
+	struct queue *q = c->queue;
+	uint64_t number = c->message.number;
+	enum claim_result result;
+
+	q->refs++;
+	result = claim_check(sp, c, number);
+	if (result == CLAIM_DAMAGED) {
+		result = claim_set_aside(c, number);
+		queue_unref(q);
+	} else if (result == CLAIM_ERROR) {
+		int e = errno;
+		c->message.number = number;
+		claim_release(c, false);
+		errno = e;
+	}
+	return result;
+}
+
 enum claim_result
 spool_claim(struct spool *sp, const char *queue, struct claim *c)
 {
@@ -771,21 +794,35 @@ spool_claim(struct spool *sp, const char *queue, struct claim *c)
 	result = take_head(q, c);
 	queue_store(q); /* if that fails, the next process finds a hole */
 	queue_unlock(q);
-	if (result != CLAIM_GOT)
-		return result;
-	q->refs++;
-	uint64_t number = c->message.number;
-	result = claim_check(sp, c, number);
-	if (result == CLAIM_DAMAGED) {
-		result = claim_set_aside(c, number);
-		queue_unref(q);
-	} else if (result == CLAIM_ERROR) {
-		int e = errno;
-		c->message.number = number;
-		claim_release(c);
-		errno = e;
+	return result == CLAIM_GOT ? check_taken(sp, c) : result;
+}
+
+enum claim_result
+spool_claim_number(struct spool *sp, const char *queue, uint64_t number, struct claim *c)
+{
+	struct queue *q;
+	enum attempt attempt = ATTEMPT_ERROR;
+	uint64_t bytes = 0;
+	int r = queue_lock(sp, queue, false, &q);
+
+	if (r != 1)
+		return r == 0 ? CLAIM_EMPTY : CLAIM_ERROR;
+	*c = (struct claim){.queue = q, .fd = -1};
+	if (queue_claim_dir(q) != -1)
+		attempt = take_number(q, number, c, &bytes);
+	if (attempt == ATTEMPT_GOT) {
+		if (state_has(&q->state, number)) {
+			state_take(&q->state, number);
+			state_count_out(&q->state, bytes);
+		}
+		queue_store(q);
 	}
-	return result;
+	int e = errno;
+	queue_unlock(q);
+	errno = e;
+	if (attempt == ATTEMPT_GOT)
+		return check_taken(sp, c);
+	return attempt == ATTEMPT_ERROR ? CLAIM_ERROR : CLAIM_EMPTY;
 }
 
 /* With the lock held: the first message from number n on, opened. */
@@ -956,12 +993,64 @@ claims_finish(struct claim *claims, size_t n)
 	return r;
 }
 
+/* Give a push the body of a claim; a small one through `small`. */
+static int
+copy_body(struct push *p, const struct claim *c, char *small)
+{
+	char *buf = p->spool->buf; /* it held what claim_check has read */
+	uint64_t at = 0;
+
+	if (c->message.length <= SPOOL_SMALL) {
+		size_t len = (size_t)c->message.length;
+		if (len > 0 && claim_read(c, small, len, 0) != (ssize_t)len)
+			return -1;
+		push_body(p, small, len);
+		return 0;
+	}
+	while (at < c->message.length) {
+		ssize_t n = claim_read(c, buf, push_piece(p), at);
+		if (n <= 0 || push_write(p, buf, (size_t)n) == -1)
+			return -1;
+		at += (uint64_t)n;
+	}
+	return 0;
+}
+
 int
-claim_release(struct claim *c)
+claim_move(struct claim *c, const char *queue, bool forgive)
+{
+	char small[SPOOL_SMALL];
+	struct push p;
+	int r;
+
+	push_begin(&p, c->queue->spool, queue);
+	p.expiry = c->message.expiry;
+	p.tries = forgive ? 0 : c->message.tries;
+	errno = EIO;
+	r = copy_body(&p, c, small);
+	if (r == -1) {
+		int e = errno;
+		push_abort(&p);
+		errno = e;
+	} else {
+		r = push_commit(&p, c->message.flags, NULL);
+	}
+	if (r == 0)
+		return claims_finish(c, 1);
+	int e = errno;
+	claim_release(c, false);
+	errno = e;
+	return -1;
+}
+
+int
+claim_release(struct claim *c, bool failed)
 {
 	struct stat st;
 	int r = fstat(c->fd, &st);
 
+	if (failed)
+		file_count_try(c->fd);
 	if (r == 0)
 		r = queue_relock(c->queue);
 	if (r == 0) {

@@ -18,6 +18,8 @@ enum spool_sync {
 	SPOOL_SYNC_NONE, /* both: kill -9 */
 };
 
+#define SPOOL_DEAD ".dead" /* behind a queue's name: the queue of its dead letters */
+
 struct spool;
 struct queue;
 
@@ -48,8 +50,8 @@ struct push {
 	const char *body; /* of a small message, in memory */
 	int fd, dirfd;    /* the file, and the directory that it lies in: .tmp, .claim, or -1 */
 	char name[24];    /* its name there */
-	uint64_t length;
-	uint32_t crc;
+	uint64_t length, expiry; /* of message.h; the caller may set expiry and tries */
+	uint32_t crc, tries;
 };
 
 /*
@@ -94,6 +96,10 @@ enum claim_result spool_claim(struct spool *sp, const char *queue, struct claim 
  * fit to be sent is passed over. */
 enum claim_result spool_peek(struct spool *sp, const char *queue, struct claim *c);
 
+/* Take this one out, wherever it stands. CLAIM_EMPTY: it does not wait. */
+enum claim_result spool_claim_number(struct spool *sp, const char *queue, uint64_t number,
+                                     struct claim *c);
+
 /* Read up to `len` bytes of the body from `offset`. As pread(2). */
 ssize_t claim_read(const struct claim *c, void *buf, size_t len, uint64_t offset);
 
@@ -105,6 +111,14 @@ ssize_t claim_send(const struct claim *c, int out, size_t len, uint64_t offset);
  * which then comes again. All claims are ended in both cases. That they are removed may not
  * survive a power loss until spool_settle. */
 int claims_finish(struct claim *claims, size_t n);
+
+/*
+ * Move a claimed message to the end of another queue, which is made if it is missing, with all that
+ * its header says; `forgive` counts its tries anew. Ends the claim. Returns 0 with the message as
+ * durable there as a push is; -1 with errno, and it is back at its place. If this process
+ * dies at the wrong moment the message is in both.
+ */
+int claim_move(struct claim *c, const char *queue, bool forgive);
 
 /*
  * Removals are flushed together with what else is, and off the client's path. So that no more
@@ -119,9 +133,9 @@ int spool_settle(struct spool *sp);
 /* Do what is due in the spool and takes long, at a time when nobody waits for this process. */
 void spool_tidy(struct spool *sp);
 
-/* It was not delivered: back to its old place. Ends the claim; returns 0, or -1 and then
- * it comes back as an orphan does. */
-int claim_release(struct claim *c);
+/* It was not delivered: back to its old place, with one more try counted if it `failed`, rather than
+ * we did. Ends the claim; returns 0, or -1 and then it comes back as an orphan does. */
+int claim_release(struct claim *c, bool failed);
 
 /* Drop a queue with all in it. Returns 1, 0 if there is none, or -1. Its files wait in .trash. */
 int spool_delete(struct spool *sp, const char *queue);

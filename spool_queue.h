@@ -82,6 +82,9 @@ int flock_wait(int fd);
 /* Try to become the owner of an open file: 1, 0 if somebody else is, -1. */
 int file_own(int fd);
 
+/* Count a failed delivery in the file of a message that this process owns, if it can be written. */
+void file_count_try(int fd);
+
 /*
  * Lock a queue by its name and load its state. The handle may have grown old (the queue
  * was deleted, moved, or lost its .state), so the name is looked up again under the lock.

@@ -149,3 +149,60 @@ ctl() {
 	ctl flush q
 	[ "$(count_messages q)" = 0 ]
 }
+
+@test "mv: one message or all, to the end of another queue, with what their headers say" {
+	talk <<-'END'
+		> set q 7 0 1
+		> a
+		< STORED
+		> set q 8 0 1
+		> b
+		< STORED
+		> set q 9 0 1
+		> c
+		< STORED
+		> get q/open
+		< VALUE q/open 7 1
+		< a
+		< END
+		> get q/abort
+		< END
+	END
+	head -c 300000 /dev/urandom >"$BATS_TEST_TMPDIR/large"
+	ctl put q <"$BATS_TEST_TMPDIR/large"
+	[ -z "$(ctl mv q 2 'r s')" ]
+	[ "$(ctl mv q all 'r s')" = 3 ]
+	[ "$(ctl ls q | awk 'END { print $2 "/" $3 }')" = 0/0 ]
+	[ "$(cut -c 55-59 "$SPOOL/r%20s/0000000000000002" | head -n 1)" = 00001 ]
+	[ "$(ctl get 'r s')$(ctl get r%20s)$(ctl get 'r s')" = bac ]
+	ctl get 'r s' | cmp - "$BATS_TEST_TMPDIR/large"
+	ctl check
+
+	run ctl mv q 2 r
+	[ "$status" -eq 1 ]
+	run ctl mv nothing all r
+	[ "$status" -eq 1 ]
+	run ctl mv q all q
+	[ "$status" -eq 100 ]
+	[ ! -e "$SPOOL/r" ]
+}
+
+@test "mv: a message that cannot be stored there is back at its place" {
+	printf x | ctl put q
+	: >"$SPOOL/r"
+	run ctl mv q all r
+	[ "$status" -eq 111 ]
+	run ctl mv q 1 r
+	[ "$status" -eq 111 ]
+	[ "$(ctl get q)" = x ]
+}
+
+@test "retry: dead letters go back, and their tries are forgotten" {
+	printf 'set q.dead 5 0 1\r\nx\r\nget q.dead/open\r\nget q.dead/abort\r\n' | "$MQD" -H "$SPOOL" >/dev/null
+	[ "$(cut -c 55-59 "$SPOOL/q.dead/0000000000000001" | head -n 1)" = 00001 ]
+	[ "$(ctl retry q.dead)" = 1 ]
+	[ "$(cut -c 55-59 "$SPOOL/q/0000000000000001" | head -n 1)" = 00000 ]
+	[ "$(ctl get q)" = x ]
+	run ctl retry q
+	[ "$status" -eq 100 ]
+}

@@ -436,3 +436,48 @@ python() {
 	END
 	[ "$(ls "$SPOOL/q/.wait")" = $'0000000000000004\nx' ]
 }
+
+# tries QUEUE NUMBER: what the header of a waiting message says.
+tries() {
+	cut -c 55-59 "$SPOOL/$1/$(printf %016d "$2")" | head -n 1
+}
+
+@test "each return counts one try in the message, whatever its size; an orderly end does not" {
+	start_mqd
+	python <<-'END'
+		put(b"q", b"small")
+		put(b"large", b"x" * 300000)
+		for queue in (b"q", b"large"):
+		    s = connect()
+		    assert ask(s, b"get %s/open" % queue).startswith(b"VALUE")
+		    assert ask(s, b"get %s/abort" % queue) == b"END\r\n"
+		    assert ask(s, b"get %s/open" % queue).startswith(b"VALUE")
+		    s.close()
+		    name = f"{spool}/{queue.decode()}/{1:016d}"
+		    wait_for(lambda: os.path.exists(name), "the message of a client that left")
+		    s = connect()
+		    pid = pid_of(s)
+		    assert ask(s, b"get %s/open" % queue).startswith(b"VALUE")
+		    os.kill(pid, signal.SIGKILL)
+		    def is_back():
+		        subprocess.run([os.environ["MQCTL"], "-H", spool, "ls"], stdout=subprocess.DEVNULL)
+		        return os.path.exists(name)
+		    wait_for(is_back, "the message of a killed process")
+	END
+	[ "$(tries q 1)/$(tries large 1)" = 00003/00003 ]
+	python <<-'END'
+		s = connect()
+		pid = pid_of(s)
+		assert ask(s, b"get q/open").startswith(b"VALUE")
+		os.kill(pid, signal.SIGTERM)
+		wait_for(lambda: os.path.exists(f"{spool}/q/{1:016d}"), "the message, put back")
+	END
+	[ "$(tries q 1)" = 00003 ]
+	talk <<-'END'
+		> get q
+		< VALUE q 0 5
+		< small
+		< END
+	END
+	"$MQCTL" -H "$SPOOL" check
+}
