@@ -78,6 +78,10 @@ buffered_client() {
 	client php-memcached.php stats
 }
 
+@test "php-memcached: open, close, abort, peek, and a get that waits" {
+	client php-memcached.php reliable
+}
+
 @test "php-memcached: what is refused leaves it in step" {
 	client php-memcached.php refused
 }
@@ -138,6 +142,10 @@ buffered_client() {
 	client pymemcache-client.py stats
 }
 
+@test "pymemcache: open, close, abort, peek, and a get that waits" {
+	client pymemcache-client.py reliable
+}
+
 @test "pymemcache: what is refused leaves it in step" {
 	client pymemcache-client.py refused
 }
@@ -192,6 +200,10 @@ buffered_client() {
 
 @test "pylibmc: stats" {
 	client pylibmc-client.py stats
+}
+
+@test "pylibmc: open, close, abort, peek, and a get that waits" {
+	client pylibmc-client.py reliable
 }
 
 @test "pylibmc: what is refused leaves it in step" {

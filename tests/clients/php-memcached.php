@@ -142,6 +142,23 @@ $scenarios = [
         }
     },
 
+    // A job that is done, one that is given up, and one whose worker loses its connection.
+    'reliable' => function () {
+        $client = client();
+        check('set', $client->set('jobs', 'one'), true);
+        check('set', $client->set('jobs', 'two'), true);
+        check('get with open', $client->get('jobs/open'), 'one');
+        check('abort', $client->get('jobs/abort'), false);
+        check('get with t and open', $client->get('jobs/t=500/open'), 'one');
+        check('close/open', $client->get('jobs/t=500/close/open'), 'two');
+        $client->quit();
+        check('peek', $client->get('jobs/peek'), 'two');
+        check('get with open', $client->get('jobs/t=500/open'), 'two');
+        check('close', $client->get('jobs/close'), false);
+        check('t', $client->get('jobs/t=50'), false);
+        check('that is a miss', $client->getResultCode(), Memcached::RES_NOTFOUND);
+    },
+
     // What a queue has no use for is answered all the same, and the connection stays in step.
     'refused' => function () {
         $client = client();

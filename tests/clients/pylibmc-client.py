@@ -154,6 +154,23 @@ def refused():
     check("get again", queue.get("jobs"), None)
 
 
+def reliable():
+    """A job that is done, one that is given up, and one whose worker loses its connection."""
+    queue = client()
+    for job in (b"one", b"two"):
+        queue.set("jobs", job)
+    check("get with open", queue.get("jobs/open"), b"one")
+    check("abort", queue.get("jobs/abort"), None)
+    check("get with t and open", queue.get("jobs/t=500/open"), b"one")
+    check("close/open", queue.get("jobs/t=500/close/open"), b"two")
+    queue.disconnect_all()
+    check("peek", queue.get("jobs/peek"), b"two")
+    check("gets with open", queue.get("jobs/t=500/open"), b"two")
+    check("close", queue.get("jobs/close"), None)
+    check("t", queue.get("jobs/t=50"), None)
+    check("messages left", numbers("jobs"), [])
+
+
 {f.__name__: f for f in (everyday, cas, compression, buffered, buffered_unread, no_block, noreply,
-                         multi, spaces, space_in_step, keys, stats, refused)}[SCENARIO]()
+                         multi, spaces, space_in_step, keys, stats, refused, reliable)}[SCENARIO]()
 done()
