@@ -32,6 +32,8 @@ static const struct row {
     {"set", VERB_SET, 5, 6, 4, 5, NULL},
     {"get", VERB_GET, 2, MANY, 0, 0, NULL},
     {"gets", VERB_GETS, 2, MANY, 0, 0, NULL},
+    {"monitor", VERB_MONITOR, 3, 4, 0, 0, NULL},
+    {"confirm", VERB_CONFIRM, 3, 3, 0, 0, NULL},
     {"delete", VERB_DELETE, 2, 4, 0, 2, NULL},
     {"stats", VERB_STATS, 1, MANY, 0, 0, NULL},
     {"version", VERB_VERSION, 1, 1, 0, 0, NULL},
@@ -170,6 +172,16 @@ parse_delete(const struct words *w, size_t n, struct command *c)
 		c->reply = BAD_FORMAT;
 }
 
+/* The numbers behind a key: all that are there must be numbers. */
+static void
+parse_numbers(const struct words *w, struct command *c)
+{
+	for (size_t i = 2; i < w->n; i++)
+		if (number_parse(w->first[i].s, w->first[i].len, INT32_MAX, &c->number[i - 2]) ==
+		    -1)
+			c->reply = BAD_FORMAT;
+}
+
 void
 proto_parse(const char *line, size_t len, struct command *c)
 {
@@ -216,6 +228,8 @@ proto_parse(const char *line, size_t len, struct command *c)
 		parse_storage(w.first, c);
 	else if (row->verb == VERB_DELETE)
 		parse_delete(&w, n, c);
+	else if (row->verb == VERB_MONITOR || row->verb == VERB_CONFIRM)
+		parse_numbers(&w, c);
 }
 
 const char *

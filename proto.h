@@ -17,6 +17,8 @@ enum verb {
 	VERB_SET,
 	VERB_GET,
 	VERB_GETS,
+	VERB_MONITOR,
+	VERB_CONFIRM,
 	VERB_DELETE,
 	VERB_STATS,
 	VERB_VERSION,
@@ -34,8 +36,9 @@ struct command {
 	bool noreply;      /* the client reads no answer */
 	bool has_block;    /* a data block of `bytes` and CRLF follows the line */
 	uint64_t bytes;
-	struct word key; /* the first key; s is NULL if there is none */
-	const char *end; /* of the line, for proto_next_word */
+	struct word key;    /* the first key; s is NULL if there is none */
+	uint64_t number[2]; /* of monitor and confirm: what stands behind the key */
+	const char *end;    /* of the line, for proto_next_word */
 	uint32_t flags;
 };
 

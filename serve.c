@@ -623,6 +623,13 @@ find_opened(const char *queue, size_t *count)
 	return first;
 }
 
+static void
+keep_open(const char *queue, const struct claim *claim)
+{
+	strcpy(conn.opened[conn.nopened].queue, queue);
+	conn.opened[conn.nopened++].claim = *claim;
+}
+
 /* End what is open at place i, as done or undone. That we are to end is no fault of the message. */
 static void
 end_opened(size_t i, bool done)
@@ -671,9 +678,9 @@ take(const char *queue, const struct get_options *o, struct claim *claim)
 
 /* The queue is empty: wait for a message, as long as the client waits. */
 static enum claim_result
-wait_and_take(const char *queue, const struct get_options *o, struct claim *claim)
+wait_and_take(const char *queue, const struct get_options *o, uint64_t deadline,
+              struct claim *claim)
 {
-	uint64_t deadline = os_monotonic_ms() + o->wait_ms;
 	/* Of a pipe the end that we write to tells; what we read from may have ended long ago. */
 	struct pollfd client = {.fd = conn.is_socket ? conn.in : conn.out,
 	                        .events = conn.is_socket ? POLLIN | POLLRDHUP : 0};
@@ -714,7 +721,7 @@ get_one(struct word key, const char *queue, const struct get_options *o, bool wi
 	stats_add(STATS_CMD_GET, 1);
 	r = take(queue, o, &claim);
 	if (r == CLAIM_EMPTY && o->wait_ms > 0)
-		r = wait_and_take(queue, o, &claim);
+		r = wait_and_take(queue, o, os_monotonic_ms() + o->wait_ms, &claim);
 	if (r == CLAIM_ERROR) {
 		int e = errno;
 		log_spool_error(queue, e);
@@ -729,8 +736,7 @@ get_one(struct word key, const char *queue, const struct get_options *o, bool wi
 	if (o->peek) {
 		look_end(&claim);
 	} else if (o->open) {
-		strcpy(conn.opened[conn.nopened].queue, queue);
-		conn.opened[conn.nopened++].claim = claim;
+		keep_open(queue, &claim);
 	} else {
 		conn.claims[conn.nclaims++] = claim;
 	}
@@ -836,6 +842,64 @@ do_get(const struct command *c)
 		reply_error(c, queue, error);
 	else
 		put_line("END");
+}
+
+/* Messages as they come, for so many seconds, or until so many have come, or no more can be open. */
+static void
+do_monitor(const struct command *c)
+{
+	static const struct get_options open = {.open = true};
+	char queue[QUEUE_NAME_MAX + 1];
+	const char *refusal = proto_key_error(c->key, queue);
+	uint64_t deadline = os_monotonic_ms() + c->number[0] * 1000;
+	uint64_t max = c->number[1] > 0 ? c->number[1] : OPEN_MAX;
+	enum claim_result r = CLAIM_GOT;
+	struct claim claim;
+
+	if (refusal == NULL && conn.nopened == OPEN_MAX)
+		refusal = "CLIENT_ERROR too many open items";
+	if (refusal != NULL) {
+		reply(c, refusal);
+		return;
+	}
+	stats_add(STATS_CMD_GET, 1);
+	for (; max > 0 && conn.nopened < OPEN_MAX && !conn.reader_gone && !terminating; max--) {
+		r = take(queue, &open, &claim);
+		if (r == CLAIM_EMPTY)
+			r = wait_and_take(queue, &open, deadline, &claim);
+		if (r != CLAIM_GOT)
+			break;
+		stats_add(STATS_GET_HITS, 1);
+		send_message(c->key, false, &claim);
+		put_line("END");
+		keep_open(queue, &claim);
+	}
+	if (r == CLAIM_ERROR)
+		reply_error(c, queue, errno);
+	else
+		put_line("END");
+}
+
+/* So many of the messages of a queue that are open are done, the oldest first. */
+static void
+do_confirm(const struct command *c)
+{
+	char queue[QUEUE_NAME_MAX + 1];
+	const char *refusal = proto_key_error(c->key, queue);
+	size_t open;
+
+	if (refusal == NULL) {
+		find_opened(queue, &open);
+		if (c->number[0] > open)
+			refusal = "CLIENT_ERROR fewer items are open";
+	}
+	if (refusal != NULL) {
+		reply(c, refusal);
+		return;
+	}
+	for (uint64_t n = c->number[0]; n > 0; n--)
+		end_opened(find_opened(queue, &open), true);
+	put_line("END");
 }
 
 static void
@@ -980,6 +1044,12 @@ run(const struct command *c)
 	case VERB_GET:
 	case VERB_GETS:
 		do_get(c);
+		break;
+	case VERB_MONITOR:
+		do_monitor(c);
+		break;
+	case VERB_CONFIRM:
+		do_confirm(c);
 		break;
 	case VERB_DELETE:
 		do_delete(c);

@@ -7,6 +7,11 @@ teardown() {
 	stop_mqd
 }
 
+# name NUMBER: the name of a message.
+name() {
+	printf %016d "$1"
+}
+
 # python [argument...] < script: with connect(), ask(), and the spool and the port as arguments.
 python() {
 	{
@@ -480,4 +485,63 @@ tries() {
 		< END
 	END
 	"$MQCTL" -H "$SPOOL" check
+}
+
+@test "monitor: messages as they come, open until they are confirmed, the oldest first" {
+	start_mqd
+	python <<-'END'
+		for body in (b"1", b"2", b"3"):
+		    put(b"q", body)
+		s = connect()
+		s.sendall(b"monitor q 20 5\r\n")
+		want = b"".join(b"VALUE q 0 1\r\n%d\r\nEND\r\n" % i for i in (1, 2, 3))
+		got = b""
+		while len(got) < len(want):
+		    got += s.recv(1000)
+		assert got == want, got
+		put(b"q", b"4")
+		assert read_reply(s) == b"VALUE q 0 1\r\n4\r\nEND\r\n"
+		put(b"q", b"5")
+		got = b""
+		while len(got) < 26:
+		    got += s.recv(1000)
+		assert got == b"VALUE q 0 1\r\n5\r\nEND\r\nEND\r\n", got
+		assert ask(s, b"confirm q 6") == b"CLIENT_ERROR fewer items are open\r\n"
+		assert ask(s, b"confirm r 1") == b"CLIENT_ERROR fewer items are open\r\n"
+		assert ask(s, b"confirm q 2") == b"END\r\n"
+		assert ask(s, b"get q/close") == b"END\r\n"
+		assert ask(s, b"confirm q 0") == b"END\r\n"
+		assert ask(s, b"get q/abort") == b"END\r\n"
+		s.close()
+		wait_for(lambda: os.path.exists(f"{spool}/q/{5:016d}"), "the last one")
+	END
+	[ "$(ls "$SPOOL/q")" = "$(name 4)"$'\n'"$(name 5)" ]
+	talk <<-'END'
+		> monitor q 0
+		< VALUE q 0 1
+		< 4
+		< END
+		< VALUE q 0 1
+		< 5
+		< END
+		< END
+		> confirm q 2
+		< END
+		> monitor q 0 1
+		< END
+		> monitor q
+		< ERROR
+		> monitor q 1 1 1
+		< ERROR
+		> monitor q x
+		< CLIENT_ERROR bad command line format
+		> monitor q 1 x
+		< CLIENT_ERROR bad command line format
+		> monitor q/open 1
+		< CLIENT_ERROR queue name may not contain a slash
+		> confirm q
+		< ERROR
+		> confirm q -1
+		< CLIENT_ERROR bad command line format
+	END
 }
