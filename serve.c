@@ -489,11 +489,15 @@ do_set(const struct command *c)
 {
 	char queue[QUEUE_NAME_MAX + 1];
 	struct push push;
-	int error = 0;
+	int error = 0, stored = 0;
 	const char *refusal = proto_key_error(c->key, queue);
 
 	if (refusal == NULL && c->bytes > conn.options->max_body)
 		refusal = "SERVER_ERROR object too large for cache";
+	/* A small one is not in the way, and push_commit asks the same. */
+	if (refusal == NULL && c->bytes > SPOOL_SMALL &&
+	    !spool_accepts(conn.spool, queue, c->bytes))
+		refusal = "NOT_STORED";
 	if (refusal != NULL) {
 		if (swallow(c->bytes))
 			reply(c, refusal);
@@ -514,13 +518,17 @@ do_set(const struct command *c)
 	case BLOCK_GOOD:
 		break;
 	}
-	if (error == 0 && push_commit(&push, c->flags, NULL) == -1)
+	if (error == 0 && (stored = push_commit(&push, c->flags, NULL)) == -1)
 		error = errno;
 	if (error != 0) {
 		reply_error(c, queue, error);
 		return;
 	}
 	conn.logged_error = 0;
+	if (stored == 1) {
+		reply(c, "NOT_STORED");
+		return;
+	}
 	stats_add(STATS_ITEMS, 1);
 	reply(c, "STORED");
 }
@@ -907,6 +915,13 @@ has_waited(void)
 	return now - conn.waits_ms > DELAY_MS;
 }
 
+static void
+log_mistake(const char *what, const char *path, const char *detail)
+{
+	(void)what;
+	log_error("%s: %s", path, detail);
+}
+
 void
 serve(struct spool *sp, const struct serve_options *options, int in, int out)
 {
@@ -923,6 +938,7 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 	conn.owes_ack = conn.has_trash = conn.is_tcp = conn.has_spoken = false;
 	conn.logged_error = 0;
 	conn.start = conn.end = conn.out_len = conn.nclaims = 0;
+	spool_on_mistake(sp, log_mistake);
 	prepare_socket();
 	if (dirfd != -1 && stats_open(dirfd) == -1)
 		log_error("counting for this connection alone: %s", strerror(errno));
