@@ -37,7 +37,8 @@ MQ_CPPFLAGS := -D_GNU_SOURCE $(if $(PORTABLE),-DMQ_PORTABLE) $(CPPFLAGS)
 MQ_CFLAGS := -std=c11 $(WARN) $(HARDEN) $(CFLAGS)
 
 B := build/$(VARIANT)
-COMMON := spool.o queue.o wait.o admin.o journal.o state.o message.o queue_name.o crc32c.o number.o os.o
+COMMON := spool.o queue.o wait.o admin.o config.o journal.o state.o message.o queue_name.o crc32c.o \
+	number.o os.o
 MQD := mqd.o listen.o pool.o serve.o proto.o stats.o log.o $(COMMON)
 MQCTL := mqctl.o $(COMMON)
 
@@ -59,6 +60,8 @@ $B:
 	mkdir -p $@
 $B/test-crc32c: tests/crc32c.c crc32c.c crc32c.h Makefile | $B
 	$(CC) $(MQ_CPPFLAGS) $(MQ_CFLAGS) $(LINK) $(LDFLAGS) -o $@ $<
+$B/test-config: tests/config.c config.c config.h number.c number.h Makefile | $B
+	$(CC) $(MQ_CPPFLAGS) $(MQ_CFLAGS) $(LINK) $(LDFLAGS) -o $@ $(filter %.c,$^)
 # For bench/ and the tests, on Linux alone. What is measured as a floor is linked as mqd is.
 FLOORS := build/floor-server build/floor-syscalls
 build/load: $(filter-out bench/floor-%,$(wildcard bench/*.c bench/*.h)) number.c number.h | $B

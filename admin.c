@@ -189,9 +189,8 @@ count_claim(void *arg, int dirfd, uint64_t number, const char *name)
 	return 0;
 }
 
-/* With the lock held: waiting and bytes from a listing. */
-static int
-recount(struct queue *q)
+int
+queue_recount(struct queue *q)
 {
 	struct listing l = {0};
 
@@ -218,7 +217,7 @@ spool_stat(struct spool *sp, const char *queue, struct queue_stat *qs)
 	if (queue_sweep_is_due(s))
 		queue_sweep(q, true);
 	if (s->stale && s->waiting <= RECOUNT_MAX)
-		recount(q);
+		queue_recount(q);
 	queue_store(q);
 	*qs = (struct queue_stat){.waiting = s->waiting,
 	                          .put = s->put,
@@ -335,9 +334,8 @@ look_end(struct claim *c)
 	queue_unref(c->queue);
 }
 
-/* With the lock held: remove a waiting message. 1, 0 if there is none, -1. */
-static int
-remove_number(struct queue *q, uint64_t number)
+int
+queue_remove_number(struct queue *q, uint64_t number)
 {
 	char name[MESSAGE_NAME_LEN + 1];
 	struct stat st;
@@ -359,7 +357,7 @@ remove_one(struct spool *sp, const char *queue, uint64_t number, bool sync)
 	int r = queue_lock(sp, queue, false, &q);
 
 	if (r == 1) {
-		r = remove_number(q, number);
+		r = queue_remove_number(q, number);
 		q->refs++;
 		queue_unlock(q);
 		if (r == 1 && sync && spool_settle(sp) == -1)
@@ -414,6 +412,80 @@ spool_flush(struct spool *sp, const char *queue)
 }
 
 /*
+ * Settings
+ */
+
+struct config_reporter {
+	const char *queue;
+	spool_report *report;
+};
+
+static void
+report_mistake(void *arg, unsigned line, const char *detail)
+{
+	struct config_reporter *r = arg;
+	char path[QUEUE_NAME_MAX + 32];
+
+	config_place(path, sizeof path, r->queue, line);
+	r->report("misconfigured", path, detail);
+}
+
+int
+spool_settings(struct spool *sp, const char *queue, spool_setting *visit, spool_report *report)
+{
+	struct config_file of_spool = {0}, of_queue = {0};
+	struct config_reporter r = {.report = report};
+	struct config config;
+	struct queue *q;
+	char value[CONFIG_VALUE_LEN], file[QUEUE_NAME_MAX + 16];
+	int result;
+
+	if (spool_dirfd(sp) == -1)
+		return -1;
+	config_look(&of_spool, sp->rootfd, CONFIG_SPOOL, report_mistake, &r);
+	if (queue != NULL) {
+		result = use_queue(sp, queue, &q);
+		if (result != 1)
+			return result;
+		r.queue = queue;
+		config_look(&of_queue, q->dirfd, CONFIG_QUEUE, report_mistake, &r);
+		queue_unref(q);
+	}
+	config_merge(&config, &of_spool, &of_queue);
+	for (unsigned k = 0; k < CONFIG_KEYS; k++) {
+		unsigned line = of_queue.line[k] != 0 ? of_queue.line[k] : of_spool.line[k];
+		config_place(file, sizeof file, of_queue.line[k] != 0 ? queue : NULL, 0);
+		config_show(&config, k, value);
+		visit(config_key(k), value, file, line);
+	}
+	return 1;
+}
+
+int
+spool_configure(struct spool *sp, const char *queue, char *const *settings, size_t n,
+                spool_report *report)
+{
+	struct config_reporter r = {.queue = queue, .report = report};
+	enum config_scope scope = queue != NULL ? CONFIG_QUEUE : CONFIG_SPOOL;
+	struct queue *q;
+	int result;
+
+	if (spool_dirfd(sp) == -1)
+		return -1;
+	if (config_check(scope, settings, n, report_mistake, &r) > 0)
+		return 1;
+	if (queue == NULL)
+		return config_edit(sp->rootfd, scope, settings, n, report_mistake, &r);
+	if (queue_lock(sp, queue, true, &q) != 1)
+		return -1;
+	queue_unlock(q);
+	q->refs++;
+	result = config_edit(q->dirfd, scope, settings, n, report_mistake, &r);
+	queue_unref(q);
+	return result;
+}
+
+/*
  * Check
  */
 
@@ -448,7 +520,7 @@ check_set_aside(struct checker *ck, const char *name)
 	if (queue_lock(ck->spool, ck->queue_name, false, &q) != 1)
 		return;
 	if (queue_set_aside(q, q->dirfd, name) == 0) {
-		recount(q); /* it was counted, and is no fault of the state's now */
+		queue_recount(q); /* it was counted, and is no fault of the state's now */
 		queue_store(q);
 	}
 	queue_unlock(q);
@@ -536,8 +608,8 @@ check_bad(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 static void
 check_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const char *const known[] = {".state", ".claim",  ".tmp", ".bad",
-	                                    ".wait",  ".config", NULL};
+	static const char *const known[] = {".state", ".claim",  ".tmp",           ".bad",
+	                                    ".wait",  ".config", CONFIG_TEMPORARY, NULL};
 	uint64_t number;
 
 	(void)fd, (void)subdir;
@@ -590,10 +662,40 @@ check_state(struct checker *ck)
 	}
 	if (ck->repair) {
 		queue_sweep(q, true);
-		recount(q);
+		queue_recount(q);
 		queue_store(q);
 	}
 	queue_unlock(q);
+}
+
+static void
+check_setting(void *arg, unsigned line, const char *detail)
+{
+	struct checker *ck = arg;
+	char path[QUEUE_NAME_MAX + 32];
+
+	config_place(path, sizeof path, ck->queue != NULL ? ck->queue_name : NULL, line);
+	found(ck, "misconfigured", detail, "%s", path);
+}
+
+/* The .config of a queue, or of the spool if ck->queue is NULL. One that is just being written may
+ * have its temporary name yet. */
+static void
+check_config(struct checker *ck)
+{
+	enum config_scope scope = ck->queue != NULL ? CONFIG_QUEUE : CONFIG_SPOOL;
+	int fd = ck->queue != NULL ? ck->queue->dirfd : ck->spool->rootfd;
+	struct config_file file = {0};
+	struct stat st;
+
+	config_look(&file, fd, scope, check_setting, ck);
+	if (fstatat(fd, CONFIG_TEMPORARY, &st, AT_SYMLINK_NOFOLLOW) == -1 ||
+	    time(NULL) - st.st_mtime <= 1)
+		return;
+	found(ck, "leftover", "whoever wrote it has died", "%s/%s", ck->queue_name,
+	      CONFIG_TEMPORARY);
+	if (ck->repair)
+		unlinkat(fd, CONFIG_TEMPORARY, 0);
 }
 
 static void
@@ -606,6 +708,8 @@ check_queue(struct checker *ck)
 		found(ck, "unreadable", strerror(errno), "%s", ck->queue_name);
 	if (r != 1)
 		return;
+	ck->queue = q;
+	check_config(ck);
 	each_entry(ck, q->dirfd, ".", check_entry);
 	dir_each_number(q->dirfd, check_number, ck);
 	each_entry(ck, q->dirfd, ".bad", check_bad);
@@ -616,8 +720,8 @@ check_queue(struct checker *ck)
 static void
 check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const char *const known[] = {".stats", ".config",    ".journal",
-	                                    ".sync",  "lost+found", NULL};
+	static const char *const known[] = {".stats", ".config",    ".journal",       ".sync",
+	                                    ".trash", "lost+found", CONFIG_TEMPORARY, NULL};
 	char name[QUEUE_NAME_MAX + 1];
 	struct stat st;
 
@@ -625,8 +729,6 @@ check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *
 	for (int i = 0; known[i] != NULL; i++)
 		if (strcmp(e->d_name, known[i]) == 0)
 			return;
-	if (strcmp(e->d_name, ".trash") == 0)
-		return;
 	if (queue_name_decode(e->d_name, name) == -1)
 		found(ck, "foreign", "no queue has this name; left alone", "%s", e->d_name);
 	else if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode))
@@ -648,6 +750,7 @@ spool_check(struct spool *sp, bool repair, spool_report *report)
 
 	if (queues == NULL)
 		return -1;
+	check_config(&ck);
 	each_entry(&ck, sp->rootfd, ".", check_root_entry);
 	each_entry(&ck, sp->rootfd, ".trash", check_trash);
 	if (repair)

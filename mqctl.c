@@ -42,6 +42,9 @@ static const char usage_text[] =
     "     move all back to the end of queue, with their tries forgotten\n"
     "  flush queue          remove all messages\n"
     "  drop queue           remove the queue with all in it\n"
+    "  set queue key=value ...\n"
+    "                       change its .config; of the whole spool, if queue is /\n"
+    "  config [queue]       the settings in force, and where each comes from\n"
     "  check [--repair]     read everything, list what is wrong, mend it\n";
 
 __attribute__((format(printf, 2, 3))) _Noreturn static void
@@ -259,9 +262,14 @@ cmd_put(struct spool *sp, int argc, char *argv[])
 		errno = e;
 		die_system(queue);
 	}
-	if (push_commit(&push, 0, NULL) == -1)
+	switch (push_commit(&push, 0, NULL)) {
+	case 0:
+		return 0;
+	case 1:
+		die(EXIT_NOTHING, "%s: not stored: its limits do not let it in", queue);
+	default:
 		die_system(queue);
-	return 0;
+	}
 }
 
 static int
@@ -309,7 +317,11 @@ cmd_rm(struct spool *sp, int argc, char *argv[])
 static void
 move(struct spool *sp, struct claim *c, const char *to, bool forgive)
 {
-	if (claim_move(c, to, forgive) == -1 || spool_settle(sp) == -1)
+	int r = claim_move(c, to, forgive);
+
+	if (r == 1)
+		die(EXIT_NOTHING, "%s: full", to);
+	if (r == -1 || spool_settle(sp) == -1)
 		die_system(to);
 }
 
@@ -407,6 +419,56 @@ cmd_drop(struct spool *sp, int argc, char *argv[])
 	return 0;
 }
 
+/* As queue_arg, but a slash, which is in no queue's name, is the spool itself: NULL. */
+static const char *
+config_arg(const char *arg)
+{
+	return strcmp(arg, "/") == 0 ? NULL : queue_arg(arg);
+}
+
+static void
+print_mistake(const char *what, const char *path, const char *detail)
+{
+	(void)what;
+	fprintf(stderr, "mqctl: %s: %s\n", path, detail);
+}
+
+static int
+cmd_set(struct spool *sp, int argc, char *argv[])
+{
+	const char *queue = config_arg(argv[0]);
+	int r = spool_configure(sp, queue, argv + 1, (size_t)(argc - 1), print_mistake);
+
+	if (r == -1)
+		die_system(argv[0]);
+	return r == 0 ? 0 : EXIT_USAGE;
+}
+
+static const char *spool_path;
+
+static void
+print_setting(const char *key, const char *value, const char *file, unsigned line)
+{
+	printf("%-16s %-16s ", key, value);
+	if (line == 0)
+		puts("default");
+	else
+		printf("%s/%s:%u\n", spool_path, file, line);
+}
+
+static int
+cmd_config(struct spool *sp, int argc, char *argv[])
+{
+	int r =
+	    spool_settings(sp, argc > 0 ? config_arg(argv[0]) : NULL, print_setting, print_mistake);
+
+	if (r == -1)
+		die_system(argc > 0 ? argv[0] : "the spool");
+	if (r == 0)
+		die(EXIT_NOTHING, "%s: no such queue", argv[0]);
+	return 0;
+}
+
 static void
 report(const char *what, const char *path, const char *detail)
 {
@@ -432,10 +494,11 @@ static const struct command {
 	int (*run)(struct spool *sp, int argc, char *argv[]); /* the exit code */
 	int min, max;                                         /* arguments */
 } commands[] = {
-    {"ls", cmd_ls, 0, 1000000}, {"peek", cmd_peek, 1, 2},   {"cat", cmd_cat, 2, 2},
-    {"put", cmd_put, 1, 1},     {"get", cmd_get, 1, 1},     {"rm", cmd_rm, 2, 2},
-    {"flush", cmd_flush, 1, 1}, {"drop", cmd_drop, 1, 1},   {"check", cmd_check, 0, 1},
-    {"mv", cmd_mv, 3, 3},       {"retry", cmd_retry, 1, 1},
+    {"ls", cmd_ls, 0, 1000000}, {"peek", cmd_peek, 1, 2},     {"cat", cmd_cat, 2, 2},
+    {"put", cmd_put, 1, 1},     {"get", cmd_get, 1, 1},       {"rm", cmd_rm, 2, 2},
+    {"flush", cmd_flush, 1, 1}, {"drop", cmd_drop, 1, 1},     {"check", cmd_check, 0, 1},
+    {"set", cmd_set, 2, 1000},  {"config", cmd_config, 0, 1}, {"mv", cmd_mv, 3, 3},
+    {"retry", cmd_retry, 1, 1},
 };
 
 /* What root leaves behind in the spool, mqd could not open. */
@@ -457,6 +520,7 @@ run(const struct command *cmd, const char *dir, int argc, char *argv[])
 	int code;
 
 	become_owner(dir);
+	spool_path = dir;
 	sp = spool_at(dir, SPOOL_SYNC_FULL);
 	if (spool_dirfd(sp) == -1)
 		die_system(dir);

@@ -20,8 +20,9 @@
 
 #include "os.h"
 
-#define LOCK_TRIES 5 /* before sleeping: none gave a sixth less at 10 and at 50 connections */
-#define SWEEP_MS 500 /* between two looks for orphans in a queue that is in use */
+#define LOCK_TRIES 5   /* before sleeping: none gave a sixth less at 10 and at 50 connections */
+#define CONFIG_MS 1000 /* between two looks at the settings of a queue that is in use */
+#define SWEEP_MS 500   /* between two looks for orphans in a queue that is in use */
 
 /* Not from malloc: its first two calls would cost a process for one connection a tenth of its
  * time. */
@@ -234,6 +235,77 @@ queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
 	q->last_use = ++sp->uses;
 	*qp = q;
 	return 1;
+}
+
+/*
+ * Settings
+ */
+
+void
+spool_on_mistake(struct spool *sp, spool_report *report)
+{
+	sp->on_mistake = report;
+}
+
+/* Of a file with many mistakes the first is told; `mqctl check` lists them all. */
+struct telling {
+	spool_report *report;
+	const char *queue;
+};
+
+static void
+tell(void *arg, unsigned line, const char *detail)
+{
+	struct telling *t = arg;
+	char path[QUEUE_NAME_MAX + 32];
+
+	if (t->report == NULL)
+		return;
+	config_place(path, sizeof path, t->queue, line);
+	t->report("misconfigured", path, detail);
+	t->report = NULL;
+}
+
+static void
+look_at_spool(struct spool *sp)
+{
+	struct telling t = {.report = sp->on_mistake};
+
+	config_look(&sp->config_file, sp->rootfd, CONFIG_SPOOL, tell, &t);
+}
+
+/* A process that serves one command looks once, and pays for no clock. */
+const struct config *
+queue_config(struct queue *q)
+{
+	struct telling t = {.report = q->spool->on_mistake, .queue = q->name};
+	uint64_t now = 0;
+
+	if (q->configured) {
+		now = os_monotonic_ms();
+		if (q->looked != 0 && now - q->looked < CONFIG_MS)
+			return &q->config;
+	}
+	q->looked = now;
+	q->configured = true;
+	look_at_spool(q->spool);
+	config_look(&q->config_file, q->dirfd, CONFIG_QUEUE, tell, &t);
+	config_merge(&q->config, &q->spool->config_file, &q->config_file);
+	return &q->config;
+}
+
+const struct config *
+spool_config(struct spool *sp, const char *queue)
+{
+	static struct config none;
+	struct queue *q;
+
+	if (queue != NULL && queue_find(sp, queue, false, &q) == 1)
+		return queue_config(q);
+	if (spool_dirfd(sp) != -1)
+		look_at_spool(sp);
+	config_merge(&none, &sp->config_file, NULL);
+	return &none;
 }
 
 /*

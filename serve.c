@@ -41,7 +41,6 @@
 #ifndef POLLRDHUP
 #define POLLRDHUP 0 /* then who sends more behind a waiting get, and leaves, is found out later */
 #endif
-#define MAX_OPEN 1
 #define IN_SIZE (PROTO_GET_MAX + 1) /* one byte more than any line may have */
 #define OUT_SIZE 16384
 _Static_assert(PUSH_PIECE <= IN_SIZE, "a piece is gathered before it is written");
@@ -500,11 +499,15 @@ do_set(const struct command *c)
 {
 	char queue[QUEUE_NAME_MAX + 1];
 	struct push push;
-	int error = 0;
+	int error = 0, stored = 0;
 	const char *refusal = proto_key_error(c->key, queue);
 
 	if (refusal == NULL && c->bytes > conn.options->max_body)
 		refusal = "SERVER_ERROR object too large for cache";
+	/* A small one is not in the way, and push_commit asks the same. */
+	if (refusal == NULL && c->bytes > SPOOL_SMALL &&
+	    !spool_accepts(conn.spool, queue, c->bytes))
+		refusal = "NOT_STORED";
 	if (refusal != NULL) {
 		if (swallow(c->bytes))
 			reply(c, refusal);
@@ -525,13 +528,17 @@ do_set(const struct command *c)
 	case BLOCK_GOOD:
 		break;
 	}
-	if (error == 0 && push_commit(&push, c->flags, NULL) == -1)
+	if (error == 0 && (stored = push_commit(&push, c->flags, NULL)) == -1)
 		error = errno;
 	if (error != 0) {
 		reply_error(c, queue, error);
 		return;
 	}
 	conn.logged_error = 0;
+	if (stored == 1) {
+		reply(c, "NOT_STORED");
+		return;
+	}
 	stats_add(STATS_ITEMS, 1);
 	reply(c, "STORED");
 }
@@ -773,7 +780,7 @@ get_with_options(const struct command *c, const char *queue, const struct get_op
 {
 	size_t open, first = find_opened(queue, &open);
 
-	if (o->open && open > (o->close ? MAX_OPEN : MAX_OPEN - 1)) {
+	if (o->open && open - (o->close && open > 0) >= spool_config(conn.spool, queue)->max_open) {
 		*refusal = "CLIENT_ERROR close current item first";
 		return 0;
 	}
@@ -1119,6 +1126,13 @@ has_waited(void)
 	return now - conn.waits_ms > DELAY_MS;
 }
 
+static void
+log_mistake(const char *what, const char *path, const char *detail)
+{
+	(void)what;
+	log_error("%s: %s", path, detail);
+}
+
 void
 serve(struct spool *sp, const struct serve_options *options, int in, int out)
 {
@@ -1135,6 +1149,7 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 	conn.owes_ack = conn.has_trash = conn.is_tcp = conn.has_spoken = false;
 	conn.logged_error = 0;
 	conn.start = conn.end = conn.out_len = conn.nclaims = conn.nopened = 0;
+	spool_on_mistake(sp, log_mistake);
 	prepare_socket();
 	if (dirfd != -1 && stats_open(dirfd) == -1)
 		log_error("counting for this connection alone: %s", strerror(errno));

@@ -11,6 +11,8 @@
  * push:     write a file that has no name yet, or .tmp/x; lock; write its header, link or rename it
  *           to the next number; unlock; sync.
  *           A small one: lock; write it all into a spent file, rename that; unlock; sync.
+ *           What the limits of the queue do not let in is refused under the lock, or the oldest
+ *           messages make room for it once it is in place.
  * claim:    lock; find the head, flock it, rename it into .claim; unlock; check its checksum.
  * finish:   mark it as spent, so that a push may write over it; or unlink it.
  * release:  lock; rename it back to its number; unlock.
@@ -352,9 +354,133 @@ put_in_place(struct push *p, struct queue *q, const char *name)
 	return 0;
 }
 
-/* With the lock of q held: number the message and make it visible. Returns 0; 1 if it has been
- * taken already, which somebody can who removes .state; -1. */
 static int
+list_lowest(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct listing *l = arg;
+
+	(void)dirfd, (void)name;
+	if (number >= l->from && (l->lowest == 0 || number < l->lowest))
+		l->lowest = number;
+	return 0;
+}
+
+/* After HOLES_MAX missing numbers in a row: list the directory for the next that is
+ * there. */
+static int
+skip_holes(struct queue *q, uint64_t n)
+{
+	struct listing l = {.from = n};
+
+	if (dir_each_number(q->dirfd, list_lowest, &l) == -1)
+		return -1;
+	state_skip(&q->state, n, l.lowest != 0 ? l.lowest : state_next(&q->state));
+	return 0;
+}
+
+/*
+ * Limits: exact, because they are checked and kept under the lock.
+ */
+
+static bool
+has_room(const struct config *c, uint64_t items, uint64_t bytes)
+{
+	return (c->max_items == 0 || items <= c->max_items) &&
+	       (c->max_bytes == 0 || bytes <= c->max_bytes);
+}
+
+/* Would it go into the queue if that were empty? */
+static bool
+fits_alone(const struct config *c, uint64_t length)
+{
+	return (c->max_item_size == 0 || length <= c->max_item_size) && has_room(c, 1, length);
+}
+
+bool
+spool_accepts(struct spool *sp, const char *queue, uint64_t length)
+{
+	struct queue *q;
+
+	if (fits_alone(spool_config(sp, queue), length))
+		return true;
+	/* The handle may be that of a queue which was deleted, and had another limit. */
+	if (queue_lock(sp, queue, false, &q) == 1)
+		queue_unlock(q);
+	return fits_alone(spool_config(sp, queue), length);
+}
+
+/* Messages that were removed by hand at the head count until somebody comes past. */
+static void
+pass_missing(struct queue *q)
+{
+	struct state *s = &q->state;
+	char name[MESSAGE_NAME_LEN + 1];
+	struct stat st;
+	unsigned holes = 0;
+
+	for (uint64_t n; (n = state_candidate(s, 0)) < state_next(s);) {
+		message_name(name, n);
+		if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT)
+			break;
+		state_take(s, n);
+		s->stale = true;
+		if (++holes % HOLES_MAX == 0 && skip_holes(q, n + 1) == -1)
+			break;
+	}
+	if (s->stale)
+		queue_recount(q);
+}
+
+/* With the lock held: do the limits let a message of that length in? */
+static bool
+may_enter(struct queue *q, uint64_t length)
+{
+	const struct config *c = &q->config;
+	struct state *s = &q->state;
+
+	if (!q->configured)
+		queue_config(q); /* the handle is a new one since push_commit looked */
+	if (c->max_items == 0 && c->max_bytes == 0 && c->max_item_size == 0)
+		return true;
+	if (!fits_alone(c, length))
+		return false;
+	if (s->stale)
+		queue_recount(q); /* as long as that may take: it is rare, and they are exact */
+	if (c->discard_old || has_room(c, s->waiting + 1, s->bytes + length))
+		return true;
+	pass_missing(q);
+	return has_room(c, s->waiting + 1, s->bytes + length);
+}
+
+/* With the lock held, after message `newest` came in: let the oldest make room for it. Not before,
+ * for then each push that fails would cost a message. What cannot be removed now is tried again
+ * by the next push. */
+static void
+discard_oldest(struct queue *q, uint64_t newest)
+{
+	struct state *s = &q->state;
+
+	while (q->config.discard_old && !has_room(&q->config, s->waiting, s->bytes)) {
+		uint64_t n = state_candidate(s, 0);
+		int r = n < newest ? queue_remove_number(q, n) : -1;
+		if (r == -1)
+			break;
+		if (r == 0) {
+			pass_missing(q);
+			queue_store(q);
+		}
+	}
+}
+
+enum published {
+	PUBLISH_ERROR = -1,
+	PUBLISH_DONE,
+	PUBLISH_FULL,  /* the limits do not let it in */
+	PUBLISH_TAKEN, /* it has been taken already, which somebody can who removes .state */
+};
+
+/* With the lock of q held: number the message and make it visible. */
+static enum published
 publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 {
 	char name[MESSAGE_NAME_LEN + 1];
@@ -362,31 +488,35 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 	    .length = p->length, .flags = flags, .expiry = p->expiry, .tries = p->tries};
 	bool moved = false;
 
+	if (!may_enter(q, p->length))
+		return PUBLISH_FULL;
 	if (p->fd == -1 && !(p->length <= SPOOL_SMALL && take_spare(p, q)) &&
 	    make_file(p, q, true) == -1)
-		return -1;
+		return PUBLISH_ERROR;
 	for (;;) {
 		m.number = state_next(&q->state);
 		if (m.number >= MESSAGE_NUMBER_MAX) {
 			errno = EOVERFLOW;
-			return -1;
+			return PUBLISH_ERROR;
 		}
 		if (q != p->queue && p->dirfd != -1 && move_to_queue(p, q) == -1)
-			return -1;
+			return PUBLISH_ERROR;
 		message_name(name, m.number);
 		message_write_header(p->line, &m, p->crc);
 		if (write_message(p) == -1)
-			return -1;
+			return PUBLISH_ERROR;
 		if (put_in_place(p, q, name) == 0)
 			break;
 		if (errno == EEXIST) {
 			adopt_name(q, name);
+			if (!may_enter(q, p->length))
+				return PUBLISH_FULL;
 		} else if ((errno == ENOENT || errno == EOPNOTSUPP) && !moved) {
 			moved = true; /* an operator emptied .tmp, or see os_name */
 			if (move_to_queue(p, q) == -1)
-				return -1;
+				return PUBLISH_ERROR;
 		} else {
-			return -1;
+			return PUBLISH_ERROR;
 		}
 	}
 	state_give(&q->state, m.number);
@@ -400,8 +530,9 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 		int e = errno;
 		unlinkat(q->dirfd, name, 0);
 		errno = e;
+		return PUBLISH_ERROR;
 	}
-	return known;
+	return known == 0 ? PUBLISH_DONE : PUBLISH_TAKEN;
 }
 
 /* A message is about to be removed: tell the log, or the next replay brings it back. Returns
@@ -478,8 +609,15 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
 	struct queue *q;
 	uint64_t n = 0, logged = 0;
 	bool sync = p->spool->sync != SPOOL_SYNC_NONE, durable;
-	int r;
+	enum published done;
+	int r = 0;
 
+	/* This looks at the settings, too, and tells of mistakes while no lock is held. And a queue
+	 * that can take nothing is not made. */
+	if (!spool_accepts(p->spool, p->queue_name, p->length)) {
+		push_abort(p);
+		return 1;
+	}
 	/* A file that must be made is made before the lock is taken. */
 	if ((p->fd == -1 && !has_spares(p) && open_file(p) == -1) ||
 	    queue_lock(p->spool, p->queue_name, true, &q) != 1) {
@@ -487,18 +625,21 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
 		return -1;
 	}
 	durable = q->state.durable;
-	r = publish(p, q, flags, &n);
-	sync = sync && r == 0;
+	done = publish(p, q, flags, &n);
+	sync = sync && done == PUBLISH_DONE;
+	if (done == PUBLISH_DONE)
+		discard_oldest(q, n);
 	if (sync && durable)
 		logged = journal_push(q, n, p->line, p->body, p->fd, p->length);
 	if (sync && logged == 0)
 		journal_stored(q, n);
-	if (r == -1)
+	if (done == PUBLISH_ERROR || done == PUBLISH_FULL)
 		push_abort(p);
+	if (done == PUBLISH_FULL)
+		queue_store(q); /* what was learnt of messages that are missing */
 	queue_unlock(q);
-	if (r == -1)
-		return -1;
-	r = 0;
+	if (done == PUBLISH_ERROR || done == PUBLISH_FULL)
+		return done;
 	if (sync && (logged == 0 || journal_flush(p->spool, logged) == -1) &&
 	    sync_message(p, q, durable) == -1) {
 		withdraw(p, q, n);
@@ -562,30 +703,6 @@ is_foreign(int error)
 {
 	return error == ELOOP || error == ENXIO || error == EACCES || error == EPERM ||
 	       error == EISDIR || error == ENODEV;
-}
-
-static int
-list_lowest(void *arg, int dirfd, uint64_t number, const char *name)
-{
-	struct listing *l = arg;
-
-	(void)dirfd, (void)name;
-	if (number >= l->from && (l->lowest == 0 || number < l->lowest))
-		l->lowest = number;
-	return 0;
-}
-
-/* After HOLES_MAX missing numbers in a row: list the directory for the next that is
- * there. */
-static int
-skip_holes(struct queue *q, uint64_t n)
-{
-	struct listing l = {.from = n};
-
-	if (dir_each_number(q->dirfd, list_lowest, &l) == -1)
-		return -1;
-	state_skip(&q->state, n, l.lowest != 0 ? l.lowest : state_next(&q->state));
-	return 0;
 }
 
 enum attempt {
@@ -1040,7 +1157,7 @@ claim_move(struct claim *c, const char *queue, bool forgive)
 	int e = errno;
 	claim_release(c, false);
 	errno = e;
-	return -1;
+	return r;
 }
 
 int

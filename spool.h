@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "config.h"
 #include "message.h"
 #include "queue_name.h"
 
@@ -36,6 +37,21 @@ struct queue;
 struct spool *spool_at(const char *dir, enum spool_sync sync);
 void spool_close(struct spool *sp);
 
+/* Something was found in the spool that an operator should know of: `what` is one word, `path` is
+ * relative to the spool. */
+typedef void spool_report(const char *what, const char *path, const char *detail);
+
+/*
+ * The settings in force for a queue, or, if there is none of that name or `queue` is NULL, for a
+ * queue without any of its own. Valid until the next call. A change of the files is seen after a
+ * second at the latest; a mistake in them is told to whoever asked by spool_on_mistake, once.
+ */
+const struct config *spool_config(struct spool *sp, const char *queue);
+void spool_on_mistake(struct spool *sp, spool_report *report);
+
+/* Could a message of that length ever be accepted, by the queue's settings? */
+bool spool_accepts(struct spool *sp, const char *queue, uint64_t length);
+
 /* The spool's directory, for those who keep files of their own in it; -1 with errno. */
 int spool_dirfd(struct spool *sp);
 
@@ -58,8 +74,9 @@ struct push {
  * Begin a message for a queue, which is made if it is missing; give it its body, in pieces with
  * push_write, or whole with push_body, if it has at most SPOOL_SMALL bytes and stays where it is
  * until the push ends; publish it. push_begin and push_write: 0 or -1. push_commit: 0 once the
- * message is in the queue and as durable as the spool's sync says, or -1; it ends the push in
- * both cases and sets *number (unless NULL). push_abort ends it with nothing stored.
+ * message is in the queue and as durable as the spool's sync says; 1 if the queue's limits do not
+ * let it in, and nothing is stored; or -1. It ends the push in all cases and sets *number (unless
+ * NULL) with 0. push_abort ends it with nothing stored.
  */
 void push_begin(struct push *p, struct spool *sp, const char *queue);
 void push_body(struct push *p, const void *data, size_t len);
@@ -115,8 +132,8 @@ int claims_finish(struct claim *claims, size_t n);
 /*
  * Move a claimed message to the end of another queue, which is made if it is missing, with all that
  * its header says; `forgive` counts its tries anew. Ends the claim. Returns 0 with the message as
- * durable there as a push is; -1 with errno, and it is back at its place. If this process
- * dies at the wrong moment the message is in both.
+ * durable there as a push is; 1 if that queue is full, or -1 with errno, and it is back at its
+ * place. If this process dies at the wrong moment the message is in both.
  */
 int claim_move(struct claim *c, const char *queue, bool forgive);
 
@@ -181,8 +198,18 @@ int spool_remove(struct spool *sp, const char *queue, uint64_t number);
  * or -1. */
 int64_t spool_flush(struct spool *sp, const char *queue);
 
-/* What spool_check found: `what` is one word, `path` is relative to the spool. */
-typedef void spool_report(const char *what, const char *path, const char *detail);
+/*
+ * The settings: spool_settings calls `visit` for each key with the value in force, and the file,
+ * relative to the spool, and the line that it comes from; 0: it is the default. Mistakes in the
+ * files are reported before. Returns 1, 0 if there is no such queue, or -1.
+ * spool_configure changes the .config of a queue, which is made if it is missing, as config_edit
+ * does. Returns 0, 1 if a setting was refused and reported, or -1.
+ * Of both: `queue` NULL is the spool's own.
+ */
+typedef void spool_setting(const char *key, const char *value, const char *file, unsigned line);
+int spool_settings(struct spool *sp, const char *queue, spool_setting *visit, spool_report *report);
+int spool_configure(struct spool *sp, const char *queue, char *const *settings, size_t n,
+                    spool_report *report);
 
 /*
  * Read everything in the spool and report what is not as it should be. With `repair`, put

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include "config.h"
 #include "journal.h"
 #include "os.h"
 #include "spool.h"
@@ -34,6 +35,10 @@ struct queue {
 	struct state state; /* valid while the lock is held, later good for a guess */
 	size_t raw_len;     /* STATE_LEN if raw is what the file held when we last saw it */
 	char raw[STATE_LEN];
+	bool configured;      /* the settings were looked at */
+	uint64_t looked;      /* when they were, CLOCK_MONOTONIC, ms; 0: only when it was opened */
+	struct config config; /* in force */
+	struct config_file config_file;
 };
 
 struct spool {
@@ -45,6 +50,8 @@ struct spool {
 	unsigned long uses, tmp_count;
 	size_t nqueues; /* handles that were ever used; pages of the others are not even touched */
 	struct journal journal;
+	struct config_file config_file;
+	spool_report *on_mistake;
 	struct queue queues[SPOOL_QUEUES];
 	char buf[SPOOL_BUFFER];
 };
@@ -99,6 +106,10 @@ void queue_glance(struct queue *q);
 /* The handle of a queue, not locked. As queue_lock. */
 int queue_find(struct spool *sp, const char *name, bool create, struct queue **qp);
 
+/* The settings of a queue, looked at again if that is more than a second ago; what is wrong in them
+ * is told, so not with the lock held. q->config has what was found last. */
+const struct config *queue_config(struct queue *q);
+
 /* Lock the queue that a handle stands for, wherever its directory is now. 0 or -1. */
 int queue_relock(struct queue *q);
 
@@ -120,6 +131,8 @@ int queue_tmp_dir(struct queue *q);
  * `mend_ranges` unset the state is about to be made anew and is left alone.
  * queue_set_aside: move an entry of `dirfd` to .bad.
  * queue_remove: unlink a waiting message with `bytes` of body.
+ * queue_remove_number: the same, 1; or 0 if it does not wait.
+ * queue_recount: count the waiting messages and their bytes anew.
  * queue_put_back: rename a message that this process owns from .claim back to its number.
  * queue_make_known: after a message came to stand at its number: .state may have been removed
  * by hand since it was locked, and made anew by somebody who did not see the message yet; then
@@ -132,6 +145,8 @@ uint64_t queue_sweep(struct queue *q, bool mend_ranges);
 bool queue_sweep_is_due(const struct state *s);
 int queue_set_aside(struct queue *q, int dirfd, const char *name);
 int queue_remove(struct queue *q, uint64_t number, uint64_t bytes);
+int queue_remove_number(struct queue *q, uint64_t number);
+int queue_recount(struct queue *q);
 
 /* Flush what says that messages were removed from a queue: its directory, .claim (-1: there is
  * none), and the files in it, which may be marked as spent. 0 or -1. */
