@@ -47,6 +47,9 @@ static const struct key {
     {"max_item_size", CONFIG_SIZE, offsetof(struct config, max_item_size), 0, 0, VALUE_MAX, false},
     {"discard_old", CONFIG_YES_NO, offsetof(struct config, discard_old), 0, 0, 1, false},
     {"max_open", CONFIG_COUNT, offsetof(struct config, max_open), 1, 1, OPEN_MAX_MAX, false},
+    {"expire", CONFIG_YES_NO, offsetof(struct config, expire), 0, 0, 1, false},
+    {"max_age", CONFIG_TIME, offsetof(struct config, max_age), 0, 0, VALUE_MAX, false},
+    {"max_tries", CONFIG_COUNT, offsetof(struct config, max_tries), 0, 0, 99999, false},
     {"allow_flush_all", CONFIG_YES_NO, offsetof(struct config, allow_flush_all), 0, 0, 1, true},
 };
 _Static_assert(sizeof keys / sizeof keys[0] == CONFIG_KEYS, "config.h says how many there are");

@@ -16,8 +16,11 @@ struct config {
 	uint64_t discard_old;     /* 1: a push beyond max_items or max_bytes drops the oldest */
 	uint64_t max_open;        /* messages of a queue that a connection may hold open */
 	uint64_t allow_flush_all; /* 1: flush_all is carried out */
+	uint64_t expire;          /* 1: the exptime of set counts */
+	uint64_t max_age;         /* ms, and bounds it */
+	uint64_t max_tries;       /* failed deliveries, before a message is a dead letter */
 };
-#define CONFIG_KEYS 6
+#define CONFIG_KEYS 9
 
 enum config_kind {
 	CONFIG_COUNT,  /* digits */

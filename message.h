@@ -11,12 +11,13 @@
 #define MESSAGE_HEADER_LEN 69
 #define MESSAGE_LENGTH_MAX 9999999999
 #define MESSAGE_TRIES_MAX 99999
+#define MESSAGE_EXPIRY_MAX 9999999999
 
 struct message {
 	uint64_t number; /* place in the queue, from 1 */
 	uint64_t length; /* of the body, in bytes */
 	uint32_t flags;  /* the client's, opaque */
-	uint64_t expiry; /* seconds since 1970, 0 = never; kept, not yet used */
+	uint64_t expiry; /* seconds since 1970, 0 = never */
 	uint32_t tries;  /* failed deliveries */
 };
 

@@ -145,20 +145,23 @@ parse_misshaped_block(const struct row *row, const struct words *w, struct comma
 		c->reply = "ERROR";
 }
 
-/* The numbers of a storage command: flags, exptime (ignored, but a number), bytes. */
+/* The numbers of a storage command: flags, exptime, bytes. */
 static void
 parse_storage(const struct word *words, struct command *c)
 {
 	struct word exptime = words[3];
-	uint64_t flags, ignored;
+	bool negative = exptime.len > 1 && exptime.s[0] == '-';
+	uint64_t flags, seconds;
 
-	if (exptime.len > 1 && exptime.s[0] == '-')
+	if (negative)
 		exptime.s++, exptime.len--;
 	if (number_parse(words[2].s, words[2].len, UINT32_MAX, &flags) == -1 ||
-	    number_parse(exptime.s, exptime.len, INT64_MAX, &ignored) == -1)
+	    number_parse(exptime.s, exptime.len, INT64_MAX, &seconds) == -1) {
 		c->reply = BAD_FORMAT;
-	else
-		c->flags = (uint32_t)flags;
+		return;
+	}
+	c->flags = (uint32_t)flags;
+	c->exptime = negative ? -(int64_t)seconds : (int64_t)seconds;
 }
 
 static void

@@ -40,6 +40,7 @@ struct command {
 	uint64_t number[2]; /* of monitor and confirm: what stands behind the key */
 	const char *end;    /* of the line, for proto_next_word */
 	uint32_t flags;
+	int64_t exptime; /* of set: 0 never; up to 30 days in seconds from now; else a date */
 };
 
 /*

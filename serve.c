@@ -518,6 +518,7 @@ do_set(const struct command *c)
 		return;
 	stats_add(STATS_CMD_SET, 1);
 	push_begin(&push, conn.spool, queue);
+	push.exptime = c->exptime;
 	switch (c->bytes <= SPOOL_SMALL ? take_body(&push, c->bytes)
 	                                : receive_body(&push, c->bytes, &error)) {
 	case BLOCK_CUT:

@@ -35,17 +35,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "crc32c.h"
 #include "os.h"
 #include "spool_queue.h"
 
+#define EXPTIME_RELATIVE (30 * 24 * 60 * 60) /* seconds; above it is a date */
 #define HOLES_MAX 256 /* look-ups of missing numbers before the directory is listed */
 #define SPARE_TRIES 4 /* looks for one of them, by one push */
 
@@ -479,17 +482,38 @@ enum published {
 	PUBLISH_TAKEN, /* it has been taken already, which somebody can who removes .state */
 };
 
+/* When a message expires, as memcached counts: see its doc/protocol.txt, "Expiration times". */
+static uint64_t
+expiry_of(const struct push *p, const struct config *c)
+{
+	uint64_t expiry = p->expiry, now, last;
+
+	if (!c->expire || (p->exptime == 0 && c->max_age == 0))
+		return expiry;
+	now = (uint64_t)time(NULL);
+	if (p->exptime < 0)
+		expiry = 1;
+	else if (p->exptime > 0)
+		expiry = (uint64_t)p->exptime + (p->exptime <= EXPTIME_RELATIVE ? now : 0);
+	last = now + (c->max_age + 999) / 1000;
+	if (c->max_age > 0 && (expiry == 0 || expiry > last))
+		expiry = last;
+	return expiry < MESSAGE_EXPIRY_MAX ? expiry : MESSAGE_EXPIRY_MAX;
+}
+
 /* With the lock of q held: number the message and make it visible. */
 static enum published
 publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 {
 	char name[MESSAGE_NAME_LEN + 1];
-	struct message m = {
-	    .length = p->length, .flags = flags, .expiry = p->expiry, .tries = p->tries};
 	bool moved = false;
 
 	if (!may_enter(q, p->length))
 		return PUBLISH_FULL;
+	struct message m = {.length = p->length,
+	                    .flags = flags,
+	                    .expiry = expiry_of(p, &q->config),
+	                    .tries = p->tries};
 	if (p->fd == -1 && !(p->length <= SPOOL_SMALL && take_spare(p, q)) &&
 	    make_file(p, q, true) == -1)
 		return PUBLISH_ERROR;
@@ -896,8 +920,42 @@ check_taken(struct spool *sp, struct claim *c)
 	return result;
 }
 
-enum claim_result
-spool_claim(struct spool *sp, const char *queue, struct claim *c)
+static bool
+has_expired(const struct message *m, const struct config *c)
+{
+	return m->expiry != 0 && c->expire && m->expiry <= (uint64_t)time(NULL);
+}
+
+/* A message that was taken and has failed too often: to the end of the queue of dead letters.
+ * Returns 1, 0 if it is to be delivered all the same, or -1 and then it is back. */
+static int
+bury(struct claim *c)
+{
+	struct spool *sp = c->queue->spool;
+	struct message m = c->message;
+	char queue[QUEUE_NAME_MAX + 1], dead[QUEUE_NAME_MAX + 1], path[QUEUE_NAME_MAX + 32];
+	size_t len = strlen(c->queue->name), tail = strlen(SPOOL_DEAD);
+
+	/* Dead letters do not die again. */
+	if (len == 0 || len + tail > QUEUE_NAME_MAX ||
+	    (len > tail && strcmp(c->queue->name + len - tail, SPOOL_DEAD) == 0))
+		return 0;
+	strcpy(queue, c->queue->name);
+	memcpy(dead, queue, len);
+	strcpy(dead + len, SPOOL_DEAD);
+	int r = claim_move(c, dead, false);
+	if (r == 1)
+		errno = EDQUOT; /* that queue is full */
+	if (r != 0)
+		return -1;
+	snprintf(path, sizeof path, "%s/%016" PRIu64, queue, m.number);
+	if (sp->on_mistake != NULL)
+		sp->on_mistake("dead", path, "has failed too often: moved to the dead letters");
+	return 1;
+}
+
+static enum claim_result
+claim_head(struct spool *sp, const char *queue, struct claim *c)
 {
 	struct queue *q;
 	enum claim_result result;
@@ -912,6 +970,31 @@ spool_claim(struct spool *sp, const char *queue, struct claim *c)
 	queue_store(q); /* if that fails, the next process finds a hole */
 	queue_unlock(q);
 	return result == CLAIM_GOT ? check_taken(sp, c) : result;
+}
+
+enum claim_result
+spool_claim(struct spool *sp, const char *queue, struct claim *c)
+{
+	for (;;) {
+		enum claim_result result = claim_head(sp, queue, c);
+		const struct message *m = &c->message;
+		if (result != CLAIM_GOT || (m->expiry == 0 && m->tries == 0))
+			return result;
+		const struct config *config = queue_config(c->queue);
+		if (has_expired(m, config)) {
+			if (claims_finish(c, 1) == -1)
+				return CLAIM_ERROR;
+			continue;
+		}
+		if (config->max_tries == 0 || m->tries < config->max_tries)
+			return result;
+		switch (bury(c)) {
+		case 0:
+			return result;
+		case -1:
+			return CLAIM_ERROR;
+		}
+	}
 }
 
 enum claim_result
@@ -988,6 +1071,9 @@ spool_peek(struct spool *sp, const char *queue, struct claim *c)
 		uint64_t number = c->message.number;
 		q->refs++;
 		result = claim_check(sp, c, number);
+		if (result == CLAIM_GOT && c->message.expiry != 0 &&
+		    has_expired(&c->message, queue_config(q)))
+			result = CLAIM_DAMAGED;
 		if (result != CLAIM_GOT) {
 			int e = errno;
 			look_end(c);

@@ -66,8 +66,12 @@ struct push {
 	const char *body; /* of a small message, in memory */
 	int fd, dirfd;    /* the file, and the directory that it lies in: .tmp, .claim, or -1 */
 	char name[24];    /* its name there */
-	uint64_t length, expiry; /* of message.h; the caller may set expiry and tries */
-	uint32_t crc, tries;
+	uint64_t length;
+	uint32_t crc;
+	/* The caller may set these between push_begin and push_commit. */
+	int64_t exptime; /* as memcached's: see proto.h */
+	uint64_t expiry; /* or what message.h has, if it is known */
+	uint32_t tries;
 };
 
 /*
@@ -106,11 +110,12 @@ enum claim_result {
 	                  call again */
 };
 
-/* Take the oldest message of a queue out of it. */
+/* Take the oldest message of a queue out of it. One that has expired is removed instead, and one
+ * that has had its `max_tries` moved to the queue of dead letters. */
 enum claim_result spool_claim(struct spool *sp, const char *queue, struct claim *c);
 
 /* Look at the oldest message, which stays where it is. CLAIM_GOT: end it with look_end. What is not
- * fit to be sent is passed over. */
+ * fit to be sent, or has expired, is passed over. */
 enum claim_result spool_peek(struct spool *sp, const char *queue, struct claim *c);
 
 /* Take this one out, wherever it stands. CLAIM_EMPTY: it does not wait. */

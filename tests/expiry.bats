@@ -1,0 +1,230 @@
+#!/usr/bin/env bats
+# Messages that expire, and those that fail too often.
+
+load helper
+
+teardown() {
+	stop_mqd
+}
+
+setup() {
+	mkdir -p "$SPOOL"
+}
+
+settings() {
+	"$MQCTL" -H "$SPOOL" set "$@"
+}
+
+# expiry QUEUE NUMBER: what the header of a waiting message says, without zeros.
+expiry() {
+	local field
+	field=$(cut -c 44-53 "$SPOOL/$1/$(printf %016d "$2")" | head -n 1)
+	echo $((10#$field))
+}
+
+is_empty() {
+	[ "$(printf 'get %s\r\n' "$1" | "$MQD" -H "$SPOOL")" = $'END\r' ]
+}
+
+@test "exptime means nothing unless the queue says so" {
+	talk <<-'END'
+		> set q 0 -1 1
+		> a
+		< STORED
+		> set q 0 1 1
+		> b
+		< STORED
+		> get q/peek
+		< VALUE q/peek 0 1
+		< a
+		< END
+	END
+	[ "$(expiry q 1)/$(expiry q 2)" = 0/0 ]
+}
+
+@test "expire: never, in seconds, as a date, and at once" {
+	local now
+	settings q expire=yes
+	now=$(date +%s)
+	talk <<-END
+		> set q 0 0 1
+		> a
+		< STORED
+		> set q 0 1000 1
+		> b
+		< STORED
+		> set q 0 2592000 1
+		> c
+		< STORED
+		> set q 0 $((now + 5000)) 1
+		> d
+		< STORED
+		> set q 0 -1 1
+		> e
+		< STORED
+		> set q 0 2592001 1
+		> f
+		< STORED
+		> set q 0 9223372036854775807 1
+		> g
+		< STORED
+		> set q 0 9223372036854775808 1
+		> h
+		< CLIENT_ERROR bad command line format
+	END
+	[ "$(expiry q 1)" = 0 ]
+	(($(expiry q 2) - now - 1000 <= 2 && $(expiry q 2) - now - 1000 >= 0))
+	(($(expiry q 3) - now - 2592000 <= 2 && $(expiry q 3) - now - 2592000 >= 0))
+	[ "$(expiry q 4)" = $((now + 5000)) ]
+	[ "$(expiry q 6)/$(expiry q 7)" = 2592001/9999999999 ]
+	printf 'get q\r\n%.0s' {1..6} | "$MQD" -H "$SPOOL" | tr -d '\r' | grep -A1 VALUE >"$BATS_TEST_TMPDIR/out"
+	[ "$(grep -x . "$BATS_TEST_TMPDIR/out" | tr -d '\n')" = abcdg ]
+	[ "$(count_messages q)" = 0 ]
+	"$MQCTL" -H "$SPOOL" check
+}
+
+@test "a message expires while it waits, and neither get, peek, gets nor a get that waits shows it" {
+	settings q expire=yes
+	talk <<-'END'
+		> set q 0 1 1
+		> a
+		< STORED
+		> get q/peek
+		< VALUE q/peek 0 1
+		< a
+		< END
+	END
+	past() { (($(date +%s) >= $(expiry q 1))); }
+	wait_for past
+	talk <<-'END'
+		> get q/peek
+		< END
+		> get q/t=10
+		< END
+		> set q 0 0 1
+		> b
+		< STORED
+		> get q/peek
+		< VALUE q/peek 0 1
+		< b
+		< END
+		> gets q
+		<~ VALUE q 0 1 \d+
+		< b
+		< END
+	END
+	[ "$(count_messages q)" = 0 ]
+	# Switched off again, it is a message like any other.
+	printf 'set q 0 -1 1\r\nc\r\n' | "$MQD" -H "$SPOOL"
+	settings q expire=no
+	talk <<-'END'
+		> get q
+		< VALUE q 0 1
+		< c
+		< END
+	END
+}
+
+@test "max_age bounds what the client says" {
+	local now
+	settings q expire=yes max_age=10s
+	now=$(date +%s)
+	printf 'set q 0 %s 1\r\na\r\n' 0 5 1000 $((now + 100000)) -1 | "$MQD" -H "$SPOOL" >/dev/null
+	for i in 1 3 4; do
+		(($(expiry q $i) - now - 10 <= 2 && $(expiry q $i) - now - 10 >= 0))
+	done
+	(($(expiry q 2) - now - 5 <= 2 && $(expiry q 2) - now - 5 >= 0))
+	[ "$(expiry q 5)" = 1 ]
+}
+
+@test "max_tries: then it is a dead letter, with all that it says, and the next one is served" {
+	settings q max_tries=2 expire=yes
+	talk <<-'END'
+		> set q 77 1000000 5
+		> poison
+		< CLIENT_ERROR bad data chunk
+		> set q 77 1000000 6
+		> poison
+		< STORED
+		> set q 0 0 4
+		> food
+		< STORED
+		> get q/open
+		< VALUE q/open 77 6
+		< poison
+		< END
+		> get q/abort
+		< END
+		> get q/open
+		< VALUE q/open 77 6
+		< poison
+		< END
+		> get q/abort
+		< END
+		> get q/open
+		< VALUE q/open 0 4
+		< food
+		< END
+		> get q/close
+		< END
+		> get q
+		< END
+	END
+	[ "$(count_messages q.dead)" = 1 ]
+	[ "$(cut -c 55-59 "$SPOOL/q.dead/0000000000000001" | head -n 1)" = 00002 ]
+	[ "$(expiry q.dead 1)" -gt "$(date +%s)" ]
+	# Dead letters do not die again.
+	echo 'max_tries = 1' >"$SPOOL/.config"
+	talk <<-'END'
+		> get q.dead/open
+		< VALUE q.dead/open 77 6
+		< poison
+		< END
+		> get q.dead/abort
+		< END
+		> get q.dead
+		< VALUE q.dead 77 6
+		< poison
+		< END
+	END
+	[ ! -e "$SPOOL/q.dead.dead" ]
+	"$MQCTL" -H "$SPOOL" check
+}
+
+@test "a consumer that dies of its message each time: two deaths, then it is out of the way" {
+	settings q max_tries=2
+	printf 'set q 0 0 6\r\npoison\r\n' | "$MQD" -H "$SPOOL"
+	die_of_it() {
+		printf 'get q\r\n' | strace -qq -o /dev/null -e inject=writev:signal=KILL "$MQD" -H "$SPOOL" || :
+	}
+	die_of_it
+	back() { "$MQCTL" -H "$SPOOL" ls && [ -e "$SPOOL/q/0000000000000001" ]; }
+	wait_for back
+	die_of_it
+	wait_for back
+	is_empty q
+	[ "$("$MQCTL" -H "$SPOOL" get q.dead)" = poison ]
+}
+
+@test "the dead letters have no room: an error, and nothing is lost" {
+	settings q max_tries=1
+	settings q.dead max_items=1
+	"$MQCTL" -H "$SPOOL" put q.dead <<<x
+	talk <<-'END'
+		> set q 0 0 6
+		> poison
+		< STORED
+		> get q/open
+		< VALUE q/open 0 6
+		< poison
+		< END
+		> get q/abort
+		< END
+		> get q
+		<~ SERVER_ERROR .*
+	END
+	[ "$(count_messages q)" = 1 ]
+	"$MQCTL" -H "$SPOOL" get q.dead >/dev/null
+	is_empty q
+	[ "$("$MQCTL" -H "$SPOOL" get q.dead)" = poison ]
+}
