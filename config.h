@@ -19,8 +19,9 @@ struct config {
 	uint64_t expire;          /* 1: the exptime of set counts */
 	uint64_t max_age;         /* ms, and bounds it */
 	uint64_t max_tries;       /* failed deliveries, before a message is a dead letter */
+	uint64_t open_timeout;    /* ms that a message may be open, before it goes back */
 };
-#define CONFIG_KEYS 9
+#define CONFIG_KEYS 10
 
 enum config_kind {
 	CONFIG_COUNT,  /* digits */

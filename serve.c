@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -78,6 +79,9 @@ static struct connection {
 	struct opened {
 		char queue[QUEUE_NAME_MAX + 1];
 		struct claim claim;
+		uint64_t until; /* when it goes back (os_monotonic_ms); 0: whenever it is closed */
+		bool
+		    late; /* it has gone back: there is no claim any more, the client will be told */
 	} opened[OPEN_MAX]; /* delivered to be closed later, the oldest first */
 	size_t nopened;
 	unsigned long sent; /* messages, ever */
@@ -299,6 +303,42 @@ is_beginning(void)
 	return conn.is_socket && !conn.has_spoken && poll(&p, 1, FIRST_MS) == 1;
 }
 
+/* What was open for too long goes back. Returns when the next one will have been, or 0. */
+static uint64_t
+release_late(void)
+{
+	uint64_t now = 0, next = 0;
+
+	for (size_t i = 0; i < conn.nopened; i++) {
+		struct opened *o = &conn.opened[i];
+		if (o->until == 0 || o->late)
+			continue;
+		if (now == 0)
+			now = os_monotonic_ms();
+		if (now >= o->until) {
+			o->late = true;
+			if (claim_release(&o->claim, true) == -1)
+				log_spool_error("putting a message back", errno);
+		} else if (next == 0 || o->until < next) {
+			next = o->until;
+		}
+	}
+	return next;
+}
+
+/* Wait for input, or for the end of all messages that may be open for some time alone. */
+static void
+await_input(void)
+{
+	struct pollfd p = {.fd = conn.in, .events = POLLIN};
+
+	for (uint64_t next; (next = release_late()) != 0;) {
+		uint64_t now = os_monotonic_ms(), ms = next > now ? next - now : 0;
+		if (poll(&p, 1, ms > INT_MAX ? INT_MAX : (int)ms) != 0)
+			return;
+	}
+}
+
 /* Read more, waiting for it. Before that everything is answered: the client may be
  * waiting as well. `between` says that no command is at hand. Returns false if nothing
  * more comes. */
@@ -330,6 +370,7 @@ fill(bool between)
 	for (;;) {
 		if (between && terminating && !is_beginning())
 			return false;
+		await_input();
 		n = read(conn.in, conn.in_buf + conn.end, IN_SIZE - conn.end);
 		if (n > 0)
 			break;
@@ -634,8 +675,11 @@ find_opened(const char *queue, size_t *count)
 static void
 keep_open(const char *queue, const struct claim *claim)
 {
-	strcpy(conn.opened[conn.nopened].queue, queue);
-	conn.opened[conn.nopened++].claim = *claim;
+	uint64_t ms = spool_config(conn.spool, queue)->open_timeout;
+	struct opened *o = &conn.opened[conn.nopened++];
+
+	*o = (struct opened){.claim = *claim, .until = ms > 0 ? os_monotonic_ms() + ms : 0};
+	strcpy(o->queue, queue);
 }
 
 /* End what is open at place i, as done or undone. That we are to end is no fault of the message. */
@@ -643,10 +687,11 @@ static void
 end_opened(size_t i, bool done)
 {
 	struct claim *c = &conn.opened[i].claim;
+	bool late = conn.opened[i].late;
 
-	if (done && claims_finish(c, 1) == -1)
+	if (!late && done && claims_finish(c, 1) == -1)
 		log_spool_error("a message that was closed may come again", errno);
-	if (!done && claim_release(c, !terminating) == -1)
+	if (!late && !done && claim_release(c, !terminating) == -1)
 		log_spool_error("putting a message back", errno);
 	conn.nopened--;
 	memmove(conn.opened + i, conn.opened + i + 1, (conn.nopened - i) * sizeof conn.opened[0]);
@@ -704,7 +749,9 @@ wait_and_take(const char *queue, const struct get_options *o, uint64_t deadline,
 			r = take(queue, o, claim);
 		if (r != CLAIM_EMPTY || os_monotonic_ms() >= deadline)
 			break;
-		if (waiter_sleep(&w, &client, deadline) == -1) {
+		uint64_t next = release_late();
+		if (waiter_sleep(&w, &client, next != 0 && next < deadline ? next : deadline) ==
+		    -1) {
 			r = CLAIM_ERROR;
 			break;
 		}
@@ -779,8 +826,15 @@ static int
 get_with_options(const struct command *c, const char *queue, const struct get_options *o,
                  const char **refusal)
 {
-	size_t open, first = find_opened(queue, &open);
+	size_t open, first;
 
+	release_late();
+	first = find_opened(queue, &open);
+	if ((o->close || o->open) && open > 0 && conn.opened[first].late) {
+		end_opened(first, true);
+		*refusal = "CLIENT_ERROR item was open too long";
+		return 0;
+	}
 	if (o->open && open - (o->close && open > 0) >= spool_config(conn.spool, queue)->max_open) {
 		*refusal = "CLIENT_ERROR close current item first";
 		return 0;
@@ -897,9 +951,14 @@ do_confirm(const struct command *c)
 	size_t open;
 
 	if (refusal == NULL) {
-		find_opened(queue, &open);
+		release_late();
+		size_t first = find_opened(queue, &open);
 		if (c->number[0] > open)
 			refusal = "CLIENT_ERROR fewer items are open";
+		else if (c->number[0] > 0 && conn.opened[first].late) {
+			refusal = "CLIENT_ERROR item was open too long";
+			end_opened(first, true);
+		}
 	}
 	if (refusal != NULL) {
 		reply(c, refusal);

@@ -228,3 +228,54 @@ is_empty() {
 	is_empty q
 	[ "$("$MQCTL" -H "$SPOOL" get q.dead)" = poison ]
 }
+
+@test "open_timeout: back in the queue while its consumer lives, whose close is too late" {
+	settings q open_timeout=200ms
+	start_mqd
+	talk_tcp <<-'END'
+		> set q 0 0 1
+		> a
+		< STORED
+		> get q/open
+		< VALUE q/open 0 1
+		< a
+		< END
+		connect other
+		> get q/t=5000
+		< VALUE q/t=5000 0 1
+		< a
+		< END
+		use first
+		> get q/close
+		< CLIENT_ERROR item was open too long
+		> get q/close
+		< END
+		> set q 0 0 1
+		> b
+		< STORED
+		> get q/open
+		< VALUE q/open 0 1
+		< b
+		< END
+		> get r/t=400
+		< END
+		> get q/close/open
+		< CLIENT_ERROR item was open too long
+		> get q/open
+		< VALUE q/open 0 1
+		< b
+		< END
+		> get r/t=300
+		< END
+		> get q/open
+		< CLIENT_ERROR item was open too long
+		> get q/open
+		< VALUE q/open 0 1
+		< b
+		< END
+		> get q/close
+		< END
+	END
+	[ "$(count_messages q)" = 0 ]
+	"$MQCTL" -H "$SPOOL" check
+}
