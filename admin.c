@@ -720,8 +720,9 @@ check_queue(struct checker *ck)
 static void
 check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const char *const known[] = {".stats", ".config",    ".journal",       ".sync",
-	                                    ".trash", "lost+found", CONFIG_TEMPORARY, NULL};
+	static const char *const known[] = {".stats",  ".config",        ".journal",
+	                                    ".sync",   ".trash",         "lost+found",
+	                                    ".fanout", CONFIG_TEMPORARY, NULL};
 	char name[QUEUE_NAME_MAX + 1];
 	struct stat st;
 

@@ -51,6 +51,7 @@ static const struct key {
     {"max_age", CONFIG_TIME, offsetof(struct config, max_age), 0, 0, VALUE_MAX, false},
     {"max_tries", CONFIG_COUNT, offsetof(struct config, max_tries), 0, 0, 99999, false},
     {"open_timeout", CONFIG_TIME, offsetof(struct config, open_timeout), 0, 0, VALUE_MAX, false},
+    {"fanout_only", CONFIG_YES_NO, offsetof(struct config, fanout_only), 0, 0, 1, false},
     {"allow_flush_all", CONFIG_YES_NO, offsetof(struct config, allow_flush_all), 0, 0, 1, true},
 };
 _Static_assert(sizeof keys / sizeof keys[0] == CONFIG_KEYS, "config.h says how many there are");

@@ -20,8 +20,9 @@ struct config {
 	uint64_t max_age;         /* ms, and bounds it */
 	uint64_t max_tries;       /* failed deliveries, before a message is a dead letter */
 	uint64_t open_timeout;    /* ms that a message may be open, before it goes back */
+	uint64_t fanout_only;     /* 1: what is pushed is kept in the children alone */
 };
-#define CONFIG_KEYS 10
+#define CONFIG_KEYS 11
 
 enum config_kind {
 	CONFIG_COUNT,  /* digits */

@@ -232,9 +232,21 @@ queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
 		return -1;
 	}
 	strcpy(q->name, name);
+	queue_enrol(sp, name);
 	q->last_use = ++sp->uses;
 	*qp = q;
 	return 1;
+}
+
+int
+spool_make(struct spool *sp, const char *queue)
+{
+	struct queue *q;
+
+	if (queue_lock(sp, queue, true, &q) != 1)
+		return -1;
+	queue_unlock(q);
+	return 0;
 }
 
 /*

@@ -535,9 +535,75 @@ receive_body(struct push *push, uint64_t bytes, int *error)
 	return end;
 }
 
+/* How far a push has come that goes to several queues. */
+struct fan {
+	unsigned wanted, stored, full;
+	char failed[QUEUE_NAME_MAX + 1]; /* the first queue that it could not be stored in */
+	int error;
+};
+
+static void
+count_push(struct fan *f, const char *queue, int result)
+{
+	int e = errno;
+
+	f->wanted++;
+	f->stored += result == 0;
+	f->full += result == 1;
+	if (result == 0)
+		stats_add(STATS_ITEMS, 1);
+	if (result != 0 && f->failed[0] == '\0') {
+		snprintf(f->failed, sizeof f->failed, "%s", queue);
+		f->error = result == 1 ? 0 : e;
+	}
+}
+
+/* Store a message whose body is complete in its queue, and in that one's children. */
+static void
+fan_out(const struct command *c, struct push *push, const char *queue, char *const *children,
+        size_t n)
+{
+	struct fan f = {0};
+	struct push copy;
+
+	for (size_t i = 0; i < n; i++) {
+		push_begin(&copy, conn.spool, children[i]);
+		copy.exptime = c->exptime;
+		int r = push_copy(&copy, push);
+		if (r == -1) {
+			int e = errno;
+			push_abort(&copy);
+			errno = e;
+		} else {
+			r = push_commit(&copy, c->flags, NULL);
+		}
+		count_push(&f, children[i], r);
+	}
+	if (spool_config(conn.spool, queue)->fanout_only)
+		push_abort(push);
+	else
+		count_push(&f, queue, push_commit(push, c->flags, NULL));
+	if (f.stored == f.wanted && f.wanted > 0) {
+		conn.logged_error = 0;
+		reply(c, "STORED");
+	} else if (f.full == f.wanted) {
+		reply(c, "NOT_STORED");
+	} else if (f.stored == 0 && f.error != 0) {
+		reply_error(c, f.failed, f.error);
+	} else {
+		const char *why = f.error == 0 ? "full" : strerror(f.error);
+		log_spool_error(f.failed, f.error);
+		if (!c->noreply)
+			put_line("SERVER_ERROR stored in %u of %u queues, not in %s: %s", f.stored,
+			         f.wanted, f.failed, why);
+	}
+}
+
 static void
 do_set(const struct command *c)
 {
+	char *const *children;
+	size_t n;
 	char queue[QUEUE_NAME_MAX + 1];
 	struct push push;
 	int error = 0, stored = 0;
@@ -569,6 +635,14 @@ do_set(const struct command *c)
 		return;
 	case BLOCK_GOOD:
 		break;
+	}
+	if (error == 0 && spool_children(conn.spool, queue, &children, &n) == -1) {
+		error = errno;
+		push_abort(&push);
+	}
+	if (error == 0 && (n > 0 || spool_config(conn.spool, queue)->fanout_only)) {
+		fan_out(c, &push, queue, children, n);
+		return;
 	}
 	if (error == 0 && (stored = push_commit(&push, c->flags, NULL)) == -1)
 		error = errno;
@@ -775,6 +849,9 @@ get_one(struct word key, const char *queue, const struct get_options *o, bool wi
 		return 0;
 	stats_add(STATS_CMD_GET, 1);
 	r = take(queue, o, &claim);
+	/* A child of another queue, of which it will have all from now on. */
+	if (r == CLAIM_EMPTY && strchr(queue, '+') != NULL && spool_make(conn.spool, queue) == -1)
+		r = CLAIM_ERROR;
 	if (r == CLAIM_EMPTY && o->wait_ms > 0)
 		r = wait_and_take(queue, o, os_monotonic_ms() + o->wait_ms, &claim);
 	if (r == CLAIM_ERROR) {

@@ -247,6 +247,29 @@ push_write(struct push *p, const void *data, size_t len)
 	return 0;
 }
 
+int
+push_copy(struct push *to, const struct push *from)
+{
+	char *buf = to->spool->buf;
+	uint64_t at = 0;
+
+	if (from->fd == -1) {
+		push_body(to, from->body, (size_t)from->length);
+		return 0;
+	}
+	while (at < from->length) {
+		ssize_t n = pread(from->fd, buf, push_piece(to), (off_t)(MESSAGE_HEADER_LEN + at));
+		if (n <= 0) {
+			errno = n == 0 ? EIO : errno;
+			return -1;
+		}
+		if (push_write(to, buf, (size_t)n) == -1)
+			return -1;
+		at += (uint64_t)n;
+	}
+	return 0;
+}
+
 size_t
 push_piece(const struct push *p)
 {

@@ -88,6 +88,16 @@ int push_write(struct push *p, const void *data, size_t len);
 int push_commit(struct push *p, uint32_t flags, uint64_t *number);
 void push_abort(struct push *p);
 
+/* Give a push the body of another, which has all of it and was not committed yet. 0 or -1. */
+int push_copy(struct push *to, const struct push *from);
+
+/* The encoded names of the queues that get a copy of what is pushed to this one, until the next
+ * call. 0, or -1 with errno. */
+int spool_children(struct spool *sp, const char *queue, char *const **children, size_t *n);
+
+/* Make a queue, if it is missing. 0 or -1. */
+int spool_make(struct spool *sp, const char *queue);
+
 /* How many bytes push_write should be given next, where more than that are to come: at most
  * PUSH_PIECE. The kernel caches a file that is written in such pieces in larger units. */
 #define PUSH_PIECE 65536

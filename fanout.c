@@ -1,0 +1,110 @@
+/*
+ * fanout.c: which queues get a copy of what is pushed to another.
+ *
+ * `orders+audit` is a child of `orders`, because of its name. So that a push need not list
+ * all queues, whoever first opens a child leaves an empty file of its name in `.fanout/orders`. That
+ * is a hint: one whose queue is gone is removed by the next push, and a queue that was made by hand
+ * gets its own when it is used.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "spool_queue.h"
+
+static char **children; /* what spool_children found last; NULL ends them */
+
+static void
+enrol(int fanoutfd, const char *parent, const char *name)
+{
+	int dirfd = dir_open_or_make(fanoutfd, parent);
+
+	if (dirfd == -1)
+		return;
+	int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	close_fd(&fd);
+	close(dirfd);
+}
+
+/* Each + may be the one: a+b+c is a child of a+b, and of a. Dead letters are nobody's children. */
+void
+queue_enrol(struct spool *sp, const char *name)
+{
+	char parent[QUEUE_NAME_MAX + 1];
+	size_t len = strlen(name), tail = strlen(SPOOL_DEAD);
+	int fd;
+
+	if (strchr(name + 1, '+') == NULL ||
+	    (len > tail && strcmp(name + len - tail, SPOOL_DEAD) == 0))
+		return;
+	fd = dir_open_or_make(sp->rootfd, ".fanout");
+	if (fd == -1)
+		return;
+	for (const char *p = name; (p = strchr(p + 1, '+')) != NULL;) {
+		memcpy(parent, name, (size_t)(p - name));
+		parent[p - name] = '\0';
+		enrol(fd, parent, name);
+	}
+	close(fd);
+}
+
+static int
+add_child(size_t *n, const char *name)
+{
+	char **more = realloc(children, (*n + 2) * sizeof *more);
+
+	if (more == NULL)
+		return -1;
+	children = more;
+	children[*n] = strdup(name);
+	if (children[*n] == NULL)
+		return -1;
+	children[++*n] = NULL;
+	return 0;
+}
+
+int
+spool_children(struct spool *sp, const char *queue, char *const **names, size_t *n)
+{
+	char path[QUEUE_NAME_MAX + 16];
+	struct dirent *e;
+	struct stat st;
+	int r = 0;
+
+	*n = 0;
+	if (spool_dirfd(sp) == -1)
+		return -1;
+	snprintf(path, sizeof path, ".fanout/%s", queue);
+	int fd = openat(sp->rootfd, path, dir_flags);
+	if (fd == -1)
+		return errno == ENOENT ? 0 : -1;
+	DIR *dir = fdopendir(fd);
+	if (dir == NULL) {
+		close(fd);
+		return -1;
+	}
+	spool_list_free(children);
+	children = NULL;
+	while (r == 0 && (errno = 0, e = readdir(dir)) != NULL) {
+		if (e->d_name[0] == '.')
+			continue;
+		if (fstatat(sp->rootfd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			r = add_child(n, e->d_name);
+		else if (errno == ENOENT)
+			unlinkat(fd, e->d_name, 0);
+		else
+			r = -1;
+	}
+	if (errno != 0)
+		r = -1;
+	int saved = errno;
+	closedir(dir);
+	errno = saved;
+	*names = children;
+	return r;
+}
