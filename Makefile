@@ -110,10 +110,14 @@ bench: all build/load $(FLOORS)
 	tests/install-deps bench
 	bench/run
 	bench/memory
+	bench/wait
 
 soak: all build/load
 	bench/kill
 	bench/churn
+	rm -rf build/soak && mkdir -p build
+	tests/soak $B/mqd $B/mqctl build/soak 120
+	rm -rf build/soak
 
 install: all
 	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \

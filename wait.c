@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -198,8 +199,15 @@ waiter_sleep(struct waiter *w, struct pollfd *client, uint64_t deadline)
 			w->look_ms = 0;
 		if (!first && fds[0].revents != 0)
 			return move_up(w);
-		if (n == 0 || fds[1].revents != 0 || os_watch_read(w->watch))
+		if (n == 0 || fds[1].revents != 0)
 			return 0;
+		if (os_watch_read(w->watch)) {
+			/* Whoever put it there holds the lock yet, and is about to let it go: sleep
+			 * until then, rather than try. */
+			if (flock(w->queue->statefd, LOCK_EX) == 0)
+				flock(w->queue->statefd, LOCK_UN);
+			return 0;
+		}
 		/* Something was closed in .claim: by one whose message was delivered, or who died
 		 * with it. One look, somewhat later, for all of them. */
 		if (w->look_ms == 0)

@@ -545,3 +545,9 @@ tries() {
 		< CLIENT_ERROR bad command line format
 	END
 }
+
+@test "20 producers, 20 reliable consumers, one killed every 100 ms: each message once" {
+	run "$PYTHON" "$BATS_TEST_DIRNAME/soak" "$MQD" "$MQCTL" "$SPOOL" 5
+	echo "# $output" >&3
+	[ "$status" -eq 0 ]
+}
