@@ -30,7 +30,9 @@ else
 VARIANT := $(if $(PORTABLE),portable,default)
 STATIC := $(call links,-static)
 HARDEN := -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 $(if $(STATIC),,-fPIE)
-LINK := $(if $(STATIC),-static,-pie) -Wl,-z,relro,-z,now
+# What only mqctl calls is left out of mqd: each 64 KiB of code more is a page fault more.
+HARDEN += -ffunction-sections -fdata-sections
+LINK := $(if $(STATIC),-static,-pie) -Wl,-z,relro,-z,now,--gc-sections
 endif
 
 MQ_CPPFLAGS := -D_GNU_SOURCE $(if $(PORTABLE),-DMQ_PORTABLE) $(CPPFLAGS)

@@ -34,25 +34,26 @@
 #define FILE_MAX 65536 /* bytes */
 #define VALUE_MAX UINT64_C(9999999999999999)
 #define OPEN_MAX_MAX 1000 /* each is a descriptor */
+#define AT(member) offsetof(struct config, member)
 
 static const struct key {
 	const char *name;
 	enum config_kind kind;
-	size_t at; /* in struct config */
+	enum config_scope scope; /* CONFIG_SPOOL: not in a queue's own file */
+	size_t at;               /* in struct config */
 	uint64_t initial, min, max;
-	bool spool_only;
 } keys[] = {
-    {"max_items", CONFIG_COUNT, offsetof(struct config, max_items), 0, 0, VALUE_MAX, false},
-    {"max_bytes", CONFIG_SIZE, offsetof(struct config, max_bytes), 0, 0, VALUE_MAX, false},
-    {"max_item_size", CONFIG_SIZE, offsetof(struct config, max_item_size), 0, 0, VALUE_MAX, false},
-    {"discard_old", CONFIG_YES_NO, offsetof(struct config, discard_old), 0, 0, 1, false},
-    {"max_open", CONFIG_COUNT, offsetof(struct config, max_open), 1, 1, OPEN_MAX_MAX, false},
-    {"expire", CONFIG_YES_NO, offsetof(struct config, expire), 0, 0, 1, false},
-    {"max_age", CONFIG_TIME, offsetof(struct config, max_age), 0, 0, VALUE_MAX, false},
-    {"max_tries", CONFIG_COUNT, offsetof(struct config, max_tries), 0, 0, 99999, false},
-    {"open_timeout", CONFIG_TIME, offsetof(struct config, open_timeout), 0, 0, VALUE_MAX, false},
-    {"fanout_only", CONFIG_YES_NO, offsetof(struct config, fanout_only), 0, 0, 1, false},
-    {"allow_flush_all", CONFIG_YES_NO, offsetof(struct config, allow_flush_all), 0, 0, 1, true},
+    {"max_items", CONFIG_COUNT, CONFIG_QUEUE, AT(max_items), 0, 0, VALUE_MAX},
+    {"max_bytes", CONFIG_SIZE, CONFIG_QUEUE, AT(max_bytes), 0, 0, VALUE_MAX},
+    {"max_item_size", CONFIG_SIZE, CONFIG_QUEUE, AT(max_item_size), 0, 0, VALUE_MAX},
+    {"discard_old", CONFIG_YES_NO, CONFIG_QUEUE, AT(discard_old), 0, 0, 1},
+    {"max_open", CONFIG_COUNT, CONFIG_QUEUE, AT(max_open), 1, 1, OPEN_MAX_MAX},
+    {"expire", CONFIG_YES_NO, CONFIG_QUEUE, AT(expire), 0, 0, 1},
+    {"max_age", CONFIG_TIME, CONFIG_QUEUE, AT(max_age), 0, 0, VALUE_MAX},
+    {"max_tries", CONFIG_COUNT, CONFIG_QUEUE, AT(max_tries), 0, 0, 99999},
+    {"open_timeout", CONFIG_TIME, CONFIG_QUEUE, AT(open_timeout), 0, 0, VALUE_MAX},
+    {"fanout_only", CONFIG_YES_NO, CONFIG_QUEUE, AT(fanout_only), 0, 0, 1},
+    {"allow_flush_all", CONFIG_YES_NO, CONFIG_SPOOL, AT(allow_flush_all), 0, 0, 1},
 };
 _Static_assert(sizeof keys / sizeof keys[0] == CONFIG_KEYS, "config.h says how many there are");
 
@@ -270,7 +271,7 @@ check_setting(struct span key, struct span value, enum config_scope scope, struc
 	}
 	row = &keys[*k];
 	snprintf(text, sizeof text, "%.*s", (int)(value.len < 40 ? value.len : 40), value.s);
-	if (row->spool_only && scope != CONFIG_SPOOL)
+	if (row->scope == CONFIG_SPOOL && scope != CONFIG_SPOOL)
 		mistake(r, line, "%s: only in the spool's own .config", row->name);
 	/* A NUL in it, or more than there is room for, makes it shorter. */
 	else if (strlen(text) != value.len || config_value(row->kind, text, v) == -1)

@@ -20,7 +20,7 @@ struct config {
 	uint64_t max_age;         /* ms, and bounds it */
 	uint64_t max_tries;       /* failed deliveries, before a message is a dead letter */
 	uint64_t open_timeout;    /* ms that a message may be open, before it goes back */
-	uint64_t fanout_only;     /* 1: what is pushed is kept in the children alone */
+	uint64_t fanout_only;     /* 1: where there are children they alone get what is pushed */
 };
 #define CONFIG_KEYS 11
 

@@ -640,7 +640,7 @@ do_set(const struct command *c)
 		error = errno;
 		push_abort(&push);
 	}
-	if (error == 0 && (n > 0 || spool_config(conn.spool, queue)->fanout_only)) {
+	if (error == 0 && n > 0) {
 		fan_out(c, &push, queue, children, n);
 		return;
 	}

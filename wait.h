@@ -14,11 +14,11 @@ struct waiter {
 	struct spool *spool;
 	struct queue *queue;
 	char queue_name[QUEUE_NAME_MAX + 1];
-	uint64_t ticket; /* our number in the line, a fifo in .wait */
-	int dirfd;       /* .wait */
-	int own;         /* our fifo: as long as it is open we are there */
-	int before;      /* the fifo of who is before us, or -1: we are the first */
-	int watch;       /* of the first: tells when something comes into the queue, or -1 */
+	uint64_t ticket;  /* our number in the line, a fifo in .wait */
+	int dirfd;        /* .wait */
+	int own;          /* our fifo: as long as it is open we are there */
+	int before;       /* the fifo of who is before us, or -1: we are the first */
+	int watch;        /* of the first: tells when something comes into the queue, or -1 */
 	uint64_t look_ms; /* when to look for a dead process's message, if not 0 */
 };
 

@@ -67,12 +67,12 @@ teardown() {
 	"$MQCTL" -H "$SPOOL" check
 }
 
-@test "fanout_only: nothing in the queue itself; and nobody there to keep it is an error" {
+@test "fanout_only: nothing in the queue itself, once it has a child" {
 	"$MQCTL" -H "$SPOOL" set a fanout_only=yes
 	talk <<-'END'
 		> set a 0 0 1
 		> x
-		< NOT_STORED
+		< STORED
 		> get a+b
 		< END
 		> set a 0 0 1
@@ -81,6 +81,10 @@ teardown() {
 		> get a+b
 		< VALUE a+b 0 1
 		< y
+		< END
+		> get a
+		< VALUE a 0 1
+		< x
 		< END
 		> get a
 		< END
