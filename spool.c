@@ -48,9 +48,9 @@
 #include "os.h"
 #include "spool_queue.h"
 
-#define EXPTIME_RELATIVE (30 * 24 * 60 * 60) /* seconds; above it is a date */
-#define HOLES_MAX 256 /* look-ups of missing numbers before the directory is listed */
-#define SPARE_TRIES 4 /* looks for one of them, by one push */
+#define EXPTIME_RELATIVE 2592000 /* 30 days in seconds; above it is a date */
+#define HOLES_MAX 256            /* look-ups of missing numbers before the directory is listed */
+#define SPARE_TRIES 4            /* looks for one of them, by one push */
 
 /*
  * Push
