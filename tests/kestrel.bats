@@ -341,7 +341,7 @@ STAT queue_q_open_transactions 0" ]
 	END
 }
 
-@test "pymemcache and pylibmc read the statistics of each queue" {
+@test "pymemcache reads the statistics of each queue, pylibmc passes over them" {
 	start_mqd
 	"$PYTHON" - "$PORT" <<-'END'
 		import sys
@@ -354,9 +354,8 @@ STAT queue_q_open_transactions 0" ]
 		assert int(stats[b"queue_q_items"]) == 2 and int(stats[b"queue_q_bytes"]) == 7, stats
 		other = pylibmc.Client(["127.0.0.1:" + port])
 		stats = other.get_stats()[0][1]
-		stats = {str(k).strip("b'"): v for k, v in stats.items()}
-		assert int(stats["queue_q_items"]) == 2 and int(stats["curr_items"]) == 2, stats
-		assert mq.get("q") == b"hello"
+		assert int({str(k).strip("b'"): v for k, v in stats.items()}["curr_items"]) == 2, stats
+		assert other.get("q") == b"hello"
 	END
 }
 
