@@ -19,8 +19,10 @@
 #include "spool.h"
 #include "spool_queue.h"
 
-#define TRASH_STEP 100     /* files unlinked between two questions whether to go on */
-#define RECOUNT_MAX 100000 /* messages that are counted anew while others wait for the lock */
+#define TRASH_STEP 100        /* files unlinked between two questions whether to go on */
+#define FLUSH_STEP 64         /* numbers that a flush looks at under one lock */
+#define FLUSH_PAUSE_NS 100000 /* and how long it leaves the lock to others then */
+#define RECOUNT_MAX 100000    /* messages that are counted anew while others wait for the lock */
 
 int
 spool_delete(struct spool *sp, const char *queue)
@@ -202,12 +204,22 @@ queue_recount(struct queue *q)
 	return 0;
 }
 
+static uint64_t
+ms_between(struct timespec from, struct timespec to)
+{
+	int64_t ms =
+	    ((int64_t)to.tv_sec - from.tv_sec) * 1000 + (to.tv_nsec - from.tv_nsec) / 1000000;
+
+	return ms < 0 ? 0 : (uint64_t)ms; /* the clock was set back */
+}
+
 int
 spool_stat(struct spool *sp, const char *queue, struct queue_stat *qs)
 {
 	struct queue *q;
 	struct state *s;
 	struct stat st;
+	struct timespec now;
 	char name[MESSAGE_NAME_LEN + 1];
 	int r = queue_lock(sp, queue, false, &q);
 
@@ -225,8 +237,11 @@ spool_stat(struct spool *sp, const char *queue, struct queue_stat *qs)
 	                          .bytes = s->bytes,
 	                          .bad = s->bad};
 	message_name(name, state_candidate(s, 0));
-	if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+	if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
 		qs->oldest = st.st_mtime;
+		clock_gettime(CLOCK_REALTIME, &now);
+		qs->age_ms = ms_between(st.st_mtim, now);
+	}
 	queue_unlock(q);
 	if (queue_claim_dir(q) != -1)
 		dir_each_number(q->claimfd, count_claim, &qs->in_flight);
@@ -254,6 +269,7 @@ spool_sweep(struct spool *sp)
 struct lowest {
 	uint64_t *numbers;
 	size_t n, max;
+	uint64_t from; /* numbers below are passed over */
 };
 
 /* Keep the lowest numbers seen so far, in order. */
@@ -264,7 +280,7 @@ keep_lowest(void *arg, int dirfd, uint64_t number, const char *name)
 	size_t at;
 
 	(void)dirfd, (void)name;
-	if (l->n == l->max && number > l->numbers[l->n - 1])
+	if (number < l->from || (l->n == l->max && number > l->numbers[l->n - 1]))
 		return 0;
 	if (l->n < l->max)
 		l->n++;
@@ -350,8 +366,8 @@ queue_remove_number(struct queue *q, uint64_t number)
 	return queue_remove(q, number, body_bytes(&st)) == 0 ? 1 : -1;
 }
 
-static int
-remove_one(struct spool *sp, const char *queue, uint64_t number, bool sync)
+int
+spool_remove(struct spool *sp, const char *queue, uint64_t number)
 {
 	struct queue *q;
 	int r = queue_lock(sp, queue, false, &q);
@@ -360,55 +376,98 @@ remove_one(struct spool *sp, const char *queue, uint64_t number, bool sync)
 		r = queue_remove_number(q, number);
 		q->refs++;
 		queue_unlock(q);
-		if (r == 1 && sync && spool_settle(sp) == -1)
+		if (r == 1 && spool_settle(sp) == -1)
 			r = -1;
 		queue_unref(q);
 	}
 	return r;
 }
 
-int
-spool_remove(struct spool *sp, const char *queue, uint64_t number)
-{
-	return remove_one(sp, queue, number, true);
-}
+/*
+ * Flush: message after message, so that what is removed is counted and logged like any other, and
+ * whoever dies leaves a shorter queue. In the order of the numbers, so that the head is always where
+ * the state says, for those who take messages meanwhile. The lock is held for a few at a time.
+ */
 
 struct flusher {
-	struct spool *spool;
-	const char *queue;
-	uint64_t below, removed;
+	struct queue *queue;
+	const char *name;
+	uint64_t next, below; /* numbers that are left */
+	int64_t removed;
 };
 
+/* Look at the next numbers, under one lock. Returns how many were removed, or -1. */
 static int
-flush_number(void *arg, int dirfd, uint64_t number, const char *name)
+flush_step(struct spool *sp, struct flusher *f)
 {
-	struct flusher *f = arg;
+	struct queue *q;
+	int removed = 0, r = queue_lock(sp, f->name, false, &q);
 
-	(void)dirfd, (void)name;
-	if (number >= f->below)
-		return 0;
-	int r = remove_one(f->spool, f->queue, number, false);
-	f->removed += r == 1;
-	return r == -1 ? -1 : 0;
+	/* It was deleted; another of its name is not the one that was to be flushed. */
+	if (r == 1 && q->dir_ino != f->queue->dir_ino)
+		queue_unlock(q), r = 0;
+	if (r != 1) {
+		f->next = f->below;
+		return r;
+	}
+	for (int i = 0; i < FLUSH_STEP && f->next < f->below && r != -1; i++, f->next++) {
+		r = remove_number(q, f->next);
+		removed += r == 1;
+		if (r == 0 && state_has(&q->state, f->next)) {
+			state_take(&q->state, f->next); /* removed by hand, as take_head has it */
+			q->state.stale = true;
+		}
+	}
+	queue_store(q);
+	queue_unlock(q);
+	f->removed += removed;
+	return r == -1 ? -1 : removed;
+}
+
+/* A lock that is taken again at once leaves nobody the time to wake up for it. */
+static void
+let_others_in(void)
+{
+	nanosleep(&(struct timespec){.tv_nsec = FLUSH_PAUSE_NS}, NULL);
+}
+
+/* Numbers are looked at one after the other while there are messages at them; where there is none
+ * for a while a listing tells the next, and at the end that there is none. */
+static int
+flush_queue(struct spool *sp, struct flusher *f)
+{
+	for (int r = 0; f->next < f->below;) {
+		struct lowest l = {.numbers = &f->next, .max = 1, .from = f->next};
+		if (dir_each_number(f->queue->dirfd, keep_lowest, &l) == -1)
+			return -1;
+		if (l.n == 0)
+			return 0;
+		while (f->next < f->below && (r = flush_step(sp, f)) > 0) {
+			let_others_in();
+			spool_tidy(sp);
+		}
+		if (r == -1)
+			return -1;
+	}
+	return 0;
 }
 
 int64_t
 spool_flush(struct spool *sp, const char *queue)
 {
-	struct flusher f = {.spool = sp, .queue = queue};
-	struct queue *q;
-	int r = queue_lock(sp, queue, false, &q);
+	struct flusher f = {.name = queue};
+	int r = queue_lock(sp, queue, false, &f.queue);
 
 	if (r != 1)
 		return r;
-	f.below = state_next(&q->state);
-	q->refs++;
-	queue_unlock(q);
-	r = dir_each_number(q->dirfd, flush_number, &f);
+	f.below = state_next(&f.queue->state);
+	f.queue->refs++;
+	queue_unlock(f.queue);
+	r = flush_queue(sp, &f);
 	if (r == 0)
 		r = spool_settle(sp);
-	queue_unref(q);
-	return r == -1 ? -1 : (int64_t)f.removed;
+	queue_unref(f.queue);
+	return r == -1 ? -1 : f.removed;
 }
 
 /*

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 
 #include "number.h"
 #include "queue_name.h"
@@ -35,7 +36,9 @@ static const struct row {
     {"monitor", VERB_MONITOR, 3, 4, 0, 0, NULL},
     {"confirm", VERB_CONFIRM, 3, 3, 0, 0, NULL},
     {"delete", VERB_DELETE, 2, 4, 0, 2, NULL},
+    {"flush", VERB_FLUSH, 2, 2, 0, 0, NULL},
     {"stats", VERB_STATS, 1, MANY, 0, 0, NULL},
+    {"dump_stats", VERB_DUMP_STATS, 1, MANY, 0, 0, NULL},
     {"version", VERB_VERSION, 1, 1, 0, 0, NULL},
     {"quit", VERB_QUIT, 1, 1, 0, 0, NULL},
     {"verbosity", VERB_FIXED, 2, 3, 0, 2, "OK"},
@@ -71,7 +74,7 @@ proto_next_word(const char *end, struct word *word)
 bool
 proto_word_is(struct word w, const char *s)
 {
-	return w.s != NULL && w.len == strlen(s) && memcmp(w.s, s, w.len) == 0;
+	return w.s != NULL && w.len == strlen(s) && strncasecmp(w.s, s, w.len) == 0;
 }
 
 static const struct row *
@@ -89,7 +92,7 @@ proto_too_long(const char *line, size_t len)
 	if (len <= PROTO_LINE_MAX)
 		return false;
 	return len > PROTO_GET_MAX ||
-	       (memcmp(line, "get ", 4) != 0 && memcmp(line, "gets ", 5) != 0);
+	       (strncasecmp(line, "get ", 4) != 0 && strncasecmp(line, "gets ", 5) != 0);
 }
 
 /* A line taken apart: all words counted, the first and the last ones kept. */

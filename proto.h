@@ -20,7 +20,9 @@ enum verb {
 	VERB_MONITOR,
 	VERB_CONFIRM,
 	VERB_DELETE,
+	VERB_FLUSH,
 	VERB_STATS,
+	VERB_DUMP_STATS,
 	VERB_VERSION,
 	VERB_QUIT,
 };
@@ -57,7 +59,8 @@ bool proto_too_long(const char *line, size_t len);
 /* Step to the next word of the line behind `word`; s becomes NULL at the end. */
 void proto_next_word(const char *end, struct word *word);
 
-/* Is the word there, and this one? */
+/* Is the word there, and this one? Kestrel's clients write the words of the protocol in capitals,
+ * so their case does not count. For words that name a queue it does. */
 bool proto_word_is(struct word w, const char *s);
 
 /* Why a key cannot name a queue: the reply, or NULL if it can. Writes the queue's

@@ -22,6 +22,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -1068,6 +1069,100 @@ do_delete(const struct command *c)
 }
 
 static void
+do_flush(const struct command *c)
+{
+	char queue[QUEUE_NAME_MAX + 1];
+	const char *refusal = proto_key_error(c->key, queue);
+
+	if (refusal != NULL) {
+		reply(c, refusal);
+		return;
+	}
+	flush(); /* a million messages take longer than the replies before it may wait */
+	if (spool_flush(conn.spool, queue) == -1)
+		reply_error(c, queue, errno);
+	else
+		reply(c, "END");
+}
+
+/*
+ * Statistics
+ */
+
+/* What is told of each queue, under the names that Kestrel has for it. */
+static const struct queue_field {
+	const char *name;
+	size_t at; /* of a uint64_t */
+} queue_fields[] = {
+    {"items", offsetof(struct queue_stat, waiting)},
+    {"bytes", offsetof(struct queue_stat, bytes)},
+    {"total_items", offsetof(struct queue_stat, put)},
+    {"age", offsetof(struct queue_stat, age_ms)},
+    {"open_transactions", offsetof(struct queue_stat, in_flight)},
+};
+#define QUEUE_FIELDS (sizeof queue_fields / sizeof queue_fields[0])
+
+static uint64_t
+field_value(const struct queue_stat *qs, const struct queue_field *field)
+{
+	uint64_t value;
+
+	memcpy(&value, (const char *)qs + field->at, sizeof value);
+	return value;
+}
+
+/* A queue's name as clients know it, into `name` of QUEUE_NAME_MAX + 1 bytes. What mqctl made with a
+ * name that cannot be sent is told as in the spool. Returns its length, or -1 if it is none. */
+static int
+name_on_wire(const char *queue, char *name)
+{
+	int len = queue_name_decode(queue, name);
+
+	if (len != -1 &&
+	    (memchr(name, ' ', (size_t)len) != NULL || memchr(name, '\n', (size_t)len) != NULL))
+		len = snprintf(name, QUEUE_NAME_MAX + 1, "%s", queue);
+	return len;
+}
+
+/* All queues at one time, or nearly so. */
+struct survey {
+	char **queues; /* as spool_list has them */
+	struct queue_stat *stats;
+	bool *there; /* those that could not be looked at, or are gone by now, are not */
+};
+
+static void
+end_survey(struct survey *s)
+{
+	spool_list_free(s->queues);
+	free(s->stats);
+	free(s->there);
+}
+
+/* Returns 0, and then end_survey is to be called; or -1 with errno. */
+static int
+survey(struct survey *s)
+{
+	size_t n = 0;
+
+	*s = (struct survey){.queues = spool_list(conn.spool)};
+	if (s->queues == NULL)
+		return -1;
+	while (s->queues[n] != NULL)
+		n++;
+	s->stats = calloc(n + 1, sizeof *s->stats);
+	s->there = calloc(n + 1, sizeof *s->there);
+	if (s->stats == NULL || s->there == NULL) {
+		end_survey(s);
+		errno = ENOMEM;
+		return -1;
+	}
+	for (size_t i = 0; i < n; i++)
+		s->there[i] = spool_stat(conn.spool, s->queues[i], &s->stats[i]) == 1;
+	return 0;
+}
+
+static void
 stat_number(const char *name, uint64_t value)
 {
 	put_line("STAT %s %" PRIu64, name, value);
@@ -1080,23 +1175,31 @@ stat_time(const char *name, struct timeval tv)
 }
 
 static void
+stat_queue(const char *queue, const struct queue_stat *qs)
+{
+	char name[QUEUE_NAME_MAX + 1];
+	int len = name_on_wire(queue, name);
+
+	for (size_t i = 0; i < QUEUE_FIELDS; i++)
+		put_line("STAT queue_%.*s_%s %" PRIu64, len, name, queue_fields[i].name,
+		         field_value(qs, &queue_fields[i]));
+}
+
+static void
 stats_general(const struct command *c)
 {
 	struct rusage usage;
-	struct queue_stat qs;
+	struct survey all;
 	uint64_t items = 0, bytes = 0;
-	char **queues = spool_list(conn.spool);
 
-	if (queues == NULL) {
+	if (survey(&all) == -1) {
 		reply_error(c, "stats", errno);
 		return;
 	}
-	for (size_t i = 0; queues[i] != NULL; i++)
-		if (spool_stat(conn.spool, queues[i], &qs) == 1) {
-			items += qs.waiting;
-			bytes += qs.bytes;
-		}
-	spool_list_free(queues);
+	for (size_t i = 0; all.queues[i] != NULL; i++) {
+		items += all.stats[i].waiting;
+		bytes += all.stats[i].bytes;
+	}
 	getrusage(RUSAGE_SELF, &usage);
 	stat_number("pid", (uint64_t)getpid());
 	stat_number("uptime", stats_uptime());
@@ -1117,6 +1220,10 @@ stats_general(const struct command *c)
 	stat_number("bytes_read", stats_get(STATS_BYTES_READ));
 	stat_number("bytes_written", stats_get(STATS_BYTES_WRITTEN));
 	stat_number("threads", 1);
+	for (size_t i = 0; all.queues[i] != NULL; i++)
+		if (all.there[i])
+			stat_queue(all.queues[i], &all.stats[i]);
+	end_survey(&all);
 	put_line("END");
 }
 
@@ -1132,12 +1239,8 @@ stats_queue(const struct command *c)
 		return;
 	}
 	for (size_t i = 0; queues[i] != NULL; i++) {
-		int len = queue_name_decode(queues[i], name);
-		if (len != -1 && (memchr(name, ' ', (size_t)len) != NULL ||
-		                  memchr(name, '\n', (size_t)len) != NULL))
-			/* Made by mqctl: no name on the wire. */
-			len = snprintf(name, sizeof name, "%s", queues[i]);
-		if (len != -1 && spool_stat(conn.spool, queues[i], &qs) == 1)
+		int len = name_on_wire(queues[i], name);
+		if (spool_stat(conn.spool, queues[i], &qs) == 1)
 			put_line("STAT %.*s %" PRIu64 "/%" PRIu64, len, name, qs.put, qs.taken);
 	}
 	spool_list_free(queues);
@@ -1173,6 +1276,59 @@ do_stats(const struct command *c)
 	}
 }
 
+/* One that is not there has no fields. */
+static void
+dump_queue(const char *queue, int len, const char *name)
+{
+	struct queue_stat qs;
+	int r = spool_stat(conn.spool, queue, &qs);
+
+	if (r == -1)
+		log_spool_error(queue, errno);
+	put_line("queue '%.*s' {", len, name);
+	for (size_t i = 0; r == 1 && i < QUEUE_FIELDS; i++)
+		put_line("  %s=%" PRIu64, queue_fields[i].name, field_value(&qs, &queue_fields[i]));
+	put_line("}");
+}
+
+static void
+dump_all(const struct command *c)
+{
+	char name[QUEUE_NAME_MAX + 1];
+	char **queues = spool_list(conn.spool);
+
+	if (queues == NULL) {
+		reply_error(c, "dump_stats", errno);
+		return;
+	}
+	for (size_t i = 0; queues[i] != NULL; i++)
+		dump_queue(queues[i], name_on_wire(queues[i], name), name);
+	spool_list_free(queues);
+	put_line("END");
+}
+
+static void
+do_dump_stats(const struct command *c)
+{
+	char queue[QUEUE_NAME_MAX + 1];
+
+	if (c->key.s == NULL) {
+		dump_all(c);
+		return;
+	}
+	for (struct word w = c->key; w.s != NULL; proto_next_word(c->end, &w)) {
+		const char *refusal = proto_key_error(w, queue);
+		if (refusal != NULL) {
+			reply(c, refusal);
+			return;
+		}
+	}
+	for (struct word w = c->key; w.s != NULL; proto_next_word(c->end, &w))
+		if (proto_key_error(w, queue) == NULL)
+			dump_queue(queue, (int)w.len, w.s);
+	put_line("END");
+}
+
 static void
 run(const struct command *c)
 {
@@ -1198,8 +1354,14 @@ run(const struct command *c)
 	case VERB_DELETE:
 		do_delete(c);
 		break;
+	case VERB_FLUSH:
+		do_flush(c);
+		break;
 	case VERB_STATS:
 		do_stats(c);
+		break;
+	case VERB_DUMP_STATS:
+		do_dump_stats(c);
 		break;
 	case VERB_VERSION:
 		put_line("VERSION " MQD_VERSION);

@@ -188,6 +188,7 @@ struct queue_stat {
 	uint64_t bytes;     /* of body, in the waiting ones */
 	uint64_t bad;       /* files ever moved to .bad */
 	int64_t oldest;     /* when the head came in, seconds since 1970; 0 if none waits */
+	uint64_t age_ms;    /* since then; 0 if none waits */
 };
 
 /* How a queue stands. Orphans are put back first. Returns 1, 0 if there is none, or -1.

@@ -246,7 +246,7 @@ teardown() {
 		< ERROR
 		> nonsense
 		< ERROR
-		> GET a
+		> geta a
 		< ERROR
 		> setx a 0 0 1
 		< ERROR
@@ -352,6 +352,16 @@ teardown() {
 		<~ STAT bytes_read [1-9][0-9]*
 		<~ STAT bytes_written [1-9][0-9]*
 		< STAT threads 1
+		< STAT queue_a_items 0
+		< STAT queue_a_bytes 0
+		< STAT queue_a_total_items 1
+		< STAT queue_a_age 0
+		< STAT queue_a_open_transactions 0
+		< STAT queue_b_items 1
+		< STAT queue_b_bytes 2
+		< STAT queue_b_total_items 1
+		<~ STAT queue_b_age [0-9]{1,5}
+		< STAT queue_b_open_transactions 0
 		< END
 		> stats queue
 		< STAT a 1/1
