@@ -411,7 +411,7 @@ flush_step(struct spool *sp, struct flusher *f)
 		return r;
 	}
 	for (int i = 0; i < FLUSH_STEP && f->next < f->below && r != -1; i++, f->next++) {
-		r = remove_number(q, f->next);
+		r = queue_remove_number(q, f->next);
 		removed += r == 1;
 		if (r == 0 && state_has(&q->state, f->next)) {
 			state_take(&q->state, f->next); /* removed by hand, as take_head has it */
