@@ -1162,6 +1162,29 @@ survey(struct survey *s)
 	return 0;
 }
 
+/* Some client libraries send this when they say good-bye, and it is data: so only where an operator
+ * has allowed it. */
+static void
+do_flush_all(const struct command *c)
+{
+	char **queues;
+	int r = 0;
+
+	if (!spool_config(conn.spool, NULL)->allow_flush_all) {
+		reply(c, "CLIENT_ERROR flush_all not allowed");
+		return;
+	}
+	queues = spool_list(conn.spool);
+	for (size_t i = 0; queues != NULL && queues[i] != NULL && r != -1; i++)
+		r = spool_flush(conn.spool, queues[i]) == -1 ? -1 : 0;
+	int e = errno;
+	if (queues == NULL || r == -1)
+		reply_error(c, "flush_all", e);
+	else
+		reply(c, "OK");
+	spool_list_free(queues);
+}
+
 static void
 stat_number(const char *name, uint64_t value)
 {
@@ -1344,6 +1367,9 @@ run(const struct command *c)
 	case VERB_GET:
 	case VERB_GETS:
 		do_get(c);
+		break;
+	case VERB_FLUSH_ALL:
+		do_flush_all(c);
 		break;
 	case VERB_MONITOR:
 		do_monitor(c);

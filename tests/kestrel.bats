@@ -359,6 +359,32 @@ STAT queue_q_open_transactions 0" ]
 	END
 }
 
+@test "flush_all: refused, unless the spool's settings allow it" {
+	talk <<-'END'
+		> set q 0 0 1
+		> a
+		< STORED
+		> set r 0 0 1
+		> b
+		< STORED
+		> flush_all
+		< CLIENT_ERROR flush_all not allowed
+	END
+	"$MQCTL" -H "$SPOOL" set / allow_flush_all=yes
+	talk <<-'END'
+		> flush_all 0
+		< OK
+		> get q r
+		< END
+		> set q 0 0 1
+		> a
+		< STORED
+		> FLUSH_ALL noreply
+		> get q
+		< END
+	END
+}
+
 @test "10,000 queues: statistics take a bounded number of system calls for each, and seconds" {
 	mkdir -p "$SPOOL"
 	printf 'set q 0 0 1\r\nx\r\nget q\r\nset q 0 0 2\r\nyy\r\n' | "$MQD" -N -H "$SPOOL" | grep -c STORED
