@@ -269,7 +269,6 @@ spool_sweep(struct spool *sp)
 struct lowest {
 	uint64_t *numbers;
 	size_t n, max;
-	uint64_t from; /* numbers below are passed over */
 };
 
 /* Keep the lowest numbers seen so far, in order. */
@@ -280,7 +279,7 @@ keep_lowest(void *arg, int dirfd, uint64_t number, const char *name)
 	size_t at;
 
 	(void)dirfd, (void)name;
-	if (number < l->from || (l->n == l->max && number > l->numbers[l->n - 1]))
+	if (l->n == l->max && number > l->numbers[l->n - 1])
 		return 0;
 	if (l->n < l->max)
 		l->n++;
@@ -437,7 +436,7 @@ static int
 flush_queue(struct spool *sp, struct flusher *f)
 {
 	for (int r = 0; f->next < f->below;) {
-		struct lowest l = {.numbers = &f->next, .max = 1, .from = f->next};
+		struct lowest l = {.numbers = &f->next, .max = 1};
 		if (dir_each_number(f->queue->dirfd, keep_lowest, &l) == -1)
 			return -1;
 		if (l.n == 0)

@@ -1112,7 +1112,7 @@ field_value(const struct queue_stat *qs, const struct queue_field *field)
 }
 
 /* A queue's name as clients know it, into `name` of QUEUE_NAME_MAX + 1 bytes. What mqctl made with a
- * name that cannot be sent is told as in the spool. Returns its length, or -1 if it is none. */
+ * name that cannot be sent is told as in the spool. Returns the length. */
 static int
 name_on_wire(const char *queue, char *name)
 {
