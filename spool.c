@@ -1079,14 +1079,14 @@ spool_peek(struct spool *sp, const char *queue, struct claim *c)
 	enum claim_result result = CLAIM_DAMAGED;
 	struct queue *q;
 
-	for (uint64_t n = 0; result == CLAIM_DAMAGED; n = c->message.number + 1) {
+	for (uint64_t from = 0; result == CLAIM_DAMAGED;) {
 		int r = queue_lock(sp, queue, false, &q);
 		if (r != 1)
 			return r == 0 ? CLAIM_EMPTY : CLAIM_ERROR;
 		if (queue_sweep_is_due(&q->state))
 			queue_sweep(q, true);
 		*c = (struct claim){.queue = q, .fd = -1};
-		result = open_from(q, n, c);
+		result = open_from(q, from, c);
 		queue_store(q);
 		queue_unlock(q);
 		if (result != CLAIM_GOT)
@@ -1102,7 +1102,7 @@ spool_peek(struct spool *sp, const char *queue, struct claim *c)
 			look_end(c);
 			errno = e;
 		}
-		c->message.number = number;
+		from = number + 1;
 	}
 	return result;
 }
