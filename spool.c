@@ -6,6 +6,8 @@
  *     <spool>/<queue>/.claim/<number>    a message on its way to a client, or a spent file
  *     <spool>/<queue>/.tmp/<pid>.<n>     a message being received, where it needs a name
  *     <spool>/<queue>/.bad/<number>      a file that failed its check
+ *     <spool>/<queue>/.wait/<number>     a fifo of a process that waits for a message, see wait.c
+ *     <spool>/<queue>/.config            settings, see config.c; <spool>/.config for all queues
  *     <spool>/.trash/<pid>.<n>           a deleted queue whose files are being unlinked
  *
  * push:     write a file that has no name yet, or .tmp/x; lock; write its header, link or rename it
