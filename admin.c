@@ -469,6 +469,52 @@ spool_flush(struct spool *sp, const char *queue)
 	return r == -1 ? -1 : f.removed;
 }
 
+struct expirer {
+	struct spool *spool;
+	struct queue *queue;
+	int64_t removed;
+};
+
+/* A waiting message is not changed, so it can be looked at without the lock. */
+static int
+expire_number(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct expirer *x = arg;
+	char line[MESSAGE_HEADER_LEN];
+	struct message m;
+	uint32_t crc;
+	int fd = openat(dirfd, name, read_flags);
+	bool whole = fd != -1 && pread(fd, line, sizeof line, 0) == (ssize_t)sizeof line &&
+	             message_read_header(line, &m, &crc) == 0;
+
+	close_fd(&fd);
+	if (!whole || m.number != number || !queue_has_expired(&m, &x->queue->config))
+		return 0;
+	if (queue_relock(x->queue) == -1)
+		return -1;
+	int r = queue_remove_number(x->queue, number);
+	queue_store(x->queue);
+	queue_unlock(x->queue);
+	x->removed += r == 1;
+	return r == -1 ? -1 : 0;
+}
+
+int64_t
+spool_flush_expired(struct spool *sp, const char *queue)
+{
+	struct expirer x = {.spool = sp};
+	int r = use_queue(sp, queue, &x.queue);
+
+	if (r != 1)
+		return r;
+	queue_config(x.queue);
+	r = dir_each_number(x.queue->dirfd, expire_number, &x);
+	if (r == 0)
+		r = spool_settle(sp);
+	queue_unref(x.queue);
+	return r == -1 ? -1 : x.removed;
+}
+
 /*
  * Settings
  */

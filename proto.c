@@ -33,6 +33,8 @@ static const struct row {
     {"set", VERB_SET, 5, 6, 4, 5, NULL},
     {"get", VERB_GET, 2, MANY, 0, 0, NULL},
     {"gets", VERB_GETS, 2, MANY, 0, 0, NULL},
+    {"flush_expired", VERB_FLUSH_EXPIRED, 1, 2, 0, 0, NULL},
+    {"reload", VERB_FIXED, 1, 1, 0, 0, "Reloaded config."},
     {"monitor", VERB_MONITOR, 3, 4, 0, 0, NULL},
     {"confirm", VERB_CONFIRM, 3, 3, 0, 0, NULL},
     {"delete", VERB_DELETE, 2, 4, 0, 2, NULL},

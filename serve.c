@@ -1185,6 +1185,35 @@ do_flush_all(const struct command *c)
 	spool_list_free(queues);
 }
 
+/* Of one queue, or of all. */
+static void
+do_flush_expired(const struct command *c)
+{
+	char queue[QUEUE_NAME_MAX + 1];
+	const char *refusal = c->key.s != NULL ? proto_key_error(c->key, queue) : NULL;
+	char *one[] = {queue, NULL}, **queues = c->key.s != NULL ? one : NULL;
+	int64_t removed = 0, n = 0;
+
+	if (refusal != NULL) {
+		reply(c, refusal);
+		return;
+	}
+	flush();
+	if (queues == NULL && (queues = spool_list(conn.spool)) == NULL)
+		n = -1;
+	for (size_t i = 0; n != -1 && queues[i] != NULL; i++) {
+		n = spool_flush_expired(conn.spool, queues[i]);
+		removed += n;
+	}
+	int e = errno;
+	if (n == -1)
+		reply_error(c, "flush_expired", e);
+	else
+		put_line("%" PRId64, removed);
+	if (queues != one)
+		spool_list_free(queues);
+}
+
 static void
 stat_number(const char *name, uint64_t value)
 {
@@ -1370,6 +1399,9 @@ run(const struct command *c)
 		break;
 	case VERB_FLUSH_ALL:
 		do_flush_all(c);
+		break;
+	case VERB_FLUSH_EXPIRED:
+		do_flush_expired(c);
 		break;
 	case VERB_MONITOR:
 		do_monitor(c);

@@ -945,8 +945,8 @@ check_taken(struct spool *sp, struct claim *c)
 	return result;
 }
 
-static bool
-has_expired(const struct message *m, const struct config *c)
+bool
+queue_has_expired(const struct message *m, const struct config *c)
 {
 	return m->expiry != 0 && c->expire && m->expiry <= (uint64_t)time(NULL);
 }
@@ -1006,7 +1006,7 @@ spool_claim(struct spool *sp, const char *queue, struct claim *c)
 		if (result != CLAIM_GOT || (m->expiry == 0 && m->tries == 0))
 			return result;
 		const struct config *config = queue_config(c->queue);
-		if (has_expired(m, config)) {
+		if (queue_has_expired(m, config)) {
 			if (claims_finish(c, 1) == -1)
 				return CLAIM_ERROR;
 			continue;
@@ -1097,7 +1097,7 @@ spool_peek(struct spool *sp, const char *queue, struct claim *c)
 		q->refs++;
 		result = claim_check(sp, c, number);
 		if (result == CLAIM_GOT && c->message.expiry != 0 &&
-		    has_expired(&c->message, queue_config(q)))
+		    queue_has_expired(&c->message, queue_config(q)))
 			result = CLAIM_DAMAGED;
 		if (result != CLAIM_GOT) {
 			int e = errno;

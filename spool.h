@@ -214,6 +214,9 @@ int spool_remove(struct spool *sp, const char *queue, uint64_t number);
  * or -1. */
 int64_t spool_flush(struct spool *sp, const char *queue);
 
+/* Remove the messages that have expired. Returns how many, 0 also if there is no such queue, or -1. */
+int64_t spool_flush_expired(struct spool *sp, const char *queue);
+
 /*
  * The settings: spool_settings calls `visit` for each key with the value in force, and the file,
  * relative to the spool, and the line that it comes from; 0: it is the default. Mistakes in the

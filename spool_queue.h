@@ -110,6 +110,9 @@ int queue_find(struct spool *sp, const char *name, bool create, struct queue **q
  * is told, so not with the lock held. q->config has what was found last. */
 const struct config *queue_config(struct queue *q);
 
+/* By the settings of its queue, and the wall clock. */
+bool queue_has_expired(const struct message *m, const struct config *c);
+
 /* Lock the queue that a handle stands for, wherever its directory is now. 0 or -1. */
 int queue_relock(struct queue *q);
 

@@ -279,3 +279,28 @@ is_empty() {
 	[ "$(count_messages q)" = 0 ]
 	"$MQCTL" -H "$SPOOL" check
 }
+
+@test "flush_expired: what has expired, wherever it stands, of one queue and of all" {
+	settings q expire=yes
+	settings r expire=yes
+	printf 'set %s 0 %s 1\r\nx\r\n' q 0 q -1 q 1000 q -1 r -1 s -1 | "$MQD" -H "$SPOOL" >/dev/null
+	talk <<-'END'
+		> flush_expired q
+		< 2
+		> flush_expired nothing
+		< 0
+		> flush_expired s
+		< 0
+		> flush_expired
+		< 1
+		> flush_expired q r
+		< ERROR
+		> flush_expired a/b
+		< CLIENT_ERROR queue name may not contain a slash
+		> reload
+		< Reloaded config.
+	END
+	[ "$(ls "$SPOOL/q" | tr '\n' ' ')" = "0000000000000001 0000000000000003 " ]
+	[ "$(count_messages s)" = 1 ]
+	"$MQCTL" -H "$SPOOL" check
+}
