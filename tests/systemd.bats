@@ -86,6 +86,15 @@ serves() {
 > quit
 <eof
 connect
+# Also what its sandbox must allow: a fifo, inotify, other scheduling.
+> get q4/open
+< VALUE q4/open 7 5
+< hello
+< END
+> get q4/t=20
+< END
+> get q4/abort
+< END
 > get q4
 < VALUE q4 7 5
 < hello
