@@ -256,6 +256,7 @@ proto_key_error(struct word key, char *dir)
 	return "CLIENT_ERROR queue name may not contain NUL";
 }
 
+/* As part of a key it keeps its case. */
 static bool
 set_option(struct word w, struct get_options *o)
 {
@@ -269,7 +270,7 @@ set_option(struct word w, struct get_options *o)
 	uint64_t ms;
 
 	for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
-		if (proto_word_is(w, flags[i].name)) {
+		if (w.len == strlen(flags[i].name) && memcmp(w.s, flags[i].name, w.len) == 0) {
 			*(bool *)((char *)o + flags[i].at) = true;
 			return true;
 		}
