@@ -317,32 +317,36 @@ add_watch(int watch, int dirfd, uint32_t events)
 #endif
 
 int
-os_watch(int dirfd, int closedfd)
+os_watch_begin(struct os_watch *w, int dirfd, int closedfd)
 {
 #if defined(__linux__) && !defined(MQ_PORTABLE)
 	uint32_t arrivals = IN_CREATE | IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF;
-	int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 
-	if (fd != -1 && add_watch(fd, dirfd, arrivals) != -1 &&
-	    add_watch(fd, closedfd, IN_CLOSE_WRITE) != -1)
-		return fd;
-	if (fd != -1)
-		close(fd);
+	if (w->fd == -1)
+		w->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (w->fd == -1)
+		return -1;
+	os_watch_read(w); /* what is left of the last time */
+	w->of[0] = add_watch(w->fd, dirfd, arrivals);
+	w->of[1] = add_watch(w->fd, closedfd, IN_CLOSE_WRITE);
+	if (w->of[0] != -1 && w->of[1] != -1)
+		return 0;
+	os_watch_close(w);
 #else
-	(void)dirfd, (void)closedfd;
+	(void)w, (void)dirfd, (void)closedfd;
 #endif
 	return -1;
 }
 
 bool
-os_watch_read(int watch)
+os_watch_read(const struct os_watch *w)
 {
 	bool arrived = false;
 #if defined(__linux__) && !defined(MQ_PORTABLE)
 	_Alignas(struct inotify_event) char buf[4096];
 	ssize_t n;
 
-	while ((n = read(watch, buf, sizeof buf)) > 0)
+	while ((n = read(w->fd, buf, sizeof buf)) > 0)
 		for (char *p = buf; p < buf + n;) {
 			struct inotify_event e;
 			memcpy(&e, p, sizeof e);
@@ -350,9 +354,28 @@ os_watch_read(int watch)
 			p += sizeof e + e.len;
 		}
 #else
-	(void)watch;
+	(void)w;
 #endif
 	return arrived;
+}
+
+void
+os_watch_end(struct os_watch *w)
+{
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	for (int i = 0; i < 2 && w->fd != -1; i++)
+		inotify_rm_watch(w->fd, w->of[i]);
+#else
+	(void)w;
+#endif
+}
+
+void
+os_watch_close(struct os_watch *w)
+{
+	if (w->fd != -1)
+		close(w->fd);
+	w->fd = -1;
 }
 
 void

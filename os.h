@@ -72,12 +72,20 @@ void os_unmap_shared(void *p, size_t len);
 
 /*
  * Watch a directory for what comes into it, for its own removal or renaming, and another one for
- * files in it that are closed after they could be written to. Returns a descriptor that poll(2)
- * finds readable then, or -1 where the system cannot do that, or not once more. os_watch_read
- * takes the news: returns whether there was any but of closed files.
+ * files in it that are closed after they could be written to: os_watch_begin. Returns 0, and
+ * watch->fd is one that poll(2) finds readable then; or -1 where the system cannot do that, or not
+ * once more. os_watch_read takes the news: returns whether there was any but of closed files.
+ * os_watch_end stops, but keeps the descriptor for the next time. os_watch_close gives that back
+ * too: it takes the kernel ten milliseconds or more, and a user can have but 128 of them.
  */
-int os_watch(int dirfd, int closedfd);
-bool os_watch_read(int watch);
+struct os_watch {
+	int fd; /* -1 at first */
+	int of[2];
+};
+int os_watch_begin(struct os_watch *w, int dirfd, int closedfd);
+bool os_watch_read(const struct os_watch *w);
+void os_watch_end(struct os_watch *w);
+void os_watch_close(struct os_watch *w);
 
 /* Sleep until os_wake is called on the word, in any process; not if it is not `value` any more,
  * nor much longer than `ms`. May wake early. */

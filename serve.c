@@ -1529,4 +1529,5 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 	empty_trash();
 	log_info("the connection ends");
 	stats_leave();
+	waiter_tidy();
 }

@@ -28,6 +28,10 @@
 #define LOOK_MS 20    /* between two looks at the queue, where nothing can tell of a change */
 #define ORPHAN_MS 600 /* from when a claimed file was closed until its message has come back */
 
+/* A process waits for one queue at a time. Kept from one wait to the next, for a consumer that is
+ * alone: see os_watch_close. */
+static struct os_watch watch = {.fd = -1};
+
 struct line {
 	uint64_t below, last; /* the last ticket there is that is lower than that */
 };
@@ -85,8 +89,8 @@ find_place(struct waiter *w)
 		unlinkat(w->dirfd, name, 0);
 		below = l.last;
 	}
-	if (w->watch == -1 && queue_claim_dir(w->queue) != -1)
-		w->watch = os_watch(w->queue->dirfd, w->queue->claimfd);
+	w->watching = queue_claim_dir(w->queue) != -1 &&
+	              os_watch_begin(&watch, w->queue->dirfd, w->queue->claimfd) == 0;
 	return 0;
 }
 
@@ -120,7 +124,9 @@ forget(struct waiter *w)
 {
 	close_fd(&w->own);
 	close_fd(&w->before);
-	close_fd(&w->watch);
+	if (w->watching)
+		os_watch_end(&watch);
+	w->watching = false;
 	close_fd(&w->dirfd);
 	if (w->queue != NULL)
 		queue_unref(w->queue);
@@ -149,7 +155,7 @@ join(struct waiter *w)
 int
 waiter_begin(struct waiter *w, struct spool *sp, const char *queue)
 {
-	*w = (struct waiter){.spool = sp, .dirfd = -1, .own = -1, .before = -1, .watch = -1};
+	*w = (struct waiter){.spool = sp, .dirfd = -1, .own = -1, .before = -1};
 	snprintf(w->queue_name, sizeof w->queue_name, "%s", queue);
 	return join(w);
 }
@@ -177,16 +183,19 @@ int
 waiter_sleep(struct waiter *w, struct pollfd *client, uint64_t deadline)
 {
 	bool first = waiter_is_first(w);
-	struct pollfd fds[] = {{.fd = first ? w->watch : w->before, .events = first ? POLLIN : 0},
-	                       *client};
+	struct pollfd fds[] = {{.fd = w->before, .events = 0}, *client};
 
 	if (w->queue->name[0] == '\0') { /* deleted, or moved away: line up in the new one */
 		waiter_end(w);
 		return join(w);
 	}
+	if (first)
+		fds[0] = (struct pollfd){.fd = w->watching ? watch.fd : -1, .events = POLLIN};
+	else
+		os_watch_close(&watch); /* there are others before us, who need one, and time */
 	for (;;) {
 		uint64_t now = os_monotonic_ms(), until = deadline;
-		if (first && w->watch == -1 && now + LOOK_MS < until)
+		if (first && !w->watching && now + LOOK_MS < until)
 			until = now + LOOK_MS;
 		if (w->look_ms != 0 && w->look_ms < until)
 			until = w->look_ms;
@@ -201,7 +210,7 @@ waiter_sleep(struct waiter *w, struct pollfd *client, uint64_t deadline)
 			return move_up(w);
 		if (n == 0 || fds[1].revents != 0)
 			return 0;
-		if (os_watch_read(w->watch)) {
+		if (os_watch_read(&watch)) {
 			/* Whoever put it there holds the lock yet, and is about to let it go: sleep
 			 * until then, rather than try. */
 			if (flock(w->queue->statefd, LOCK_EX) == 0)
@@ -225,4 +234,10 @@ waiter_end(struct waiter *w)
 		unlinkat(w->dirfd, name, 0);
 	}
 	forget(w);
+}
+
+void
+waiter_tidy(void)
+{
+	os_watch_close(&watch);
 }

@@ -18,7 +18,7 @@ struct waiter {
 	int dirfd;        /* .wait */
 	int own;          /* our fifo: as long as it is open we are there */
 	int before;       /* the fifo of who is before us, or -1: we are the first */
-	int watch;        /* of the first: tells when something comes into the queue, or -1 */
+	bool watching;    /* of the first: it will be told when something comes into the queue */
 	uint64_t look_ms; /* when to look for a dead process's message, if not 0 */
 };
 
@@ -39,5 +39,8 @@ int waiter_sleep(struct waiter *w, struct pollfd *client, uint64_t deadline);
 
 /* Leave the line: it moves up. */
 void waiter_end(struct waiter *w);
+
+/* Give back what is kept from one wait for the next, when nobody waits for this process. */
+void waiter_tidy(void);
 
 #endif
