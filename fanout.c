@@ -19,38 +19,44 @@
 
 static char **children; /* what spool_children found last; NULL ends them */
 
-static void
+static int
 enrol(int fanoutfd, const char *parent, const char *name)
 {
 	int dirfd = dir_open_or_make(fanoutfd, parent);
 
 	if (dirfd == -1)
-		return;
+		return -1;
 	int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int r = fd == -1 ? -1 : 0, e = errno;
 	close_fd(&fd);
 	close(dirfd);
+	errno = e;
+	return r;
 }
 
 /* Each + may be the one: a+b+c is a child of a+b, and of a. Dead letters are nobody's children. */
-void
+int
 queue_enrol(struct spool *sp, const char *name)
 {
 	char parent[QUEUE_NAME_MAX + 1];
 	size_t len = strlen(name), tail = strlen(SPOOL_DEAD);
-	int fd;
+	int fd, r = 0;
 
 	if (strchr(name + 1, '+') == NULL ||
 	    (len > tail && strcmp(name + len - tail, SPOOL_DEAD) == 0))
-		return;
+		return 0;
 	fd = dir_open_or_make(sp->rootfd, ".fanout");
 	if (fd == -1)
-		return;
-	for (const char *p = name; (p = strchr(p + 1, '+')) != NULL;) {
+		return -1;
+	for (const char *p = name; r == 0 && (p = strchr(p + 1, '+')) != NULL;) {
 		memcpy(parent, name, (size_t)(p - name));
 		parent[p - name] = '\0';
-		enrol(fd, parent, name);
+		r = enrol(fd, parent, name);
 	}
+	int e = errno;
 	close(fd);
+	errno = e;
+	return r;
 }
 
 static int
@@ -93,11 +99,17 @@ spool_children(struct spool *sp, const char *queue, char *const **names, size_t 
 	while (r == 0 && (errno = 0, e = readdir(dir)) != NULL) {
 		if (e->d_name[0] == '.')
 			continue;
-		if (fstatat(sp->rootfd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-			r = add_child(n, e->d_name);
-		else if (errno == ENOENT)
+		bool there = fstatat(sp->rootfd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+		if (!there && errno == ENOENT) {
 			unlinkat(fd, e->d_name, 0);
-		else
+			/* Who makes it now may have left its name before we removed that. */
+			there = fstatat(sp->rootfd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+			if (there && queue_enrol(sp, e->d_name) == -1)
+				r = -1;
+		}
+		if (there)
+			r = r == 0 ? add_child(n, e->d_name) : r;
+		else if (errno != ENOENT)
 			r = -1;
 	}
 	if (errno != 0)

@@ -889,7 +889,7 @@ look_at(struct spool *sp, int dirfd, const char *name, const struct entry *e)
 		case CLAIM_GOT:
 			if (read_at(c.fd, line, sizeof line, 0) == -1)
 				f = FOUND_ERROR;
-			else if (memcmp(line, e->file, sizeof line) == 0)
+			else if (message_same(line, e->file))
 				f = FOUND_SAME;
 			break;
 		case CLAIM_DAMAGED:

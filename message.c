@@ -110,6 +110,17 @@ message_add_try(char *line)
 }
 
 bool
+message_same(const char *line, const char *other)
+{
+	struct message m;
+	uint32_t a, b;
+
+	return message_read_header(line, &m, &a) == 0 && message_read_header(other, &m, &b) == 0 &&
+	       memcmp(line, other, tries_field.at) == 0 &&
+	       (a ^ message_crc(line, 0)) == (b ^ message_crc(other, 0));
+}
+
+bool
 message_is_spent(const char *line)
 {
 	return memcmp(line, MESSAGE_SPENT, strlen(MESSAGE_SPENT)) == 0;

@@ -231,8 +231,13 @@ queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
 		errno = e;
 		return -1;
 	}
+	if (queue_enrol(sp, name) == -1) {
+		int e = errno;
+		close_queue(q);
+		errno = e;
+		return -1;
+	}
 	strcpy(q->name, name);
-	queue_enrol(sp, name);
 	q->last_use = ++sp->uses;
 	*qp = q;
 	return 1;

@@ -81,9 +81,9 @@ static struct connection {
 		char queue[QUEUE_NAME_MAX + 1];
 		struct claim claim;
 		uint64_t until; /* when it goes back (os_monotonic_ms); 0: whenever it is closed */
-		bool
-		    late; /* it has gone back: there is no claim any more, the client will be told */
-	} opened[OPEN_MAX]; /* delivered to be closed later, the oldest first */
+		bool unsent;    /* it lies in out_buf, in part at least */
+		bool late;      /* it has gone back, with its claim; the client will be told */
+	} opened[OPEN_MAX];     /* delivered to be closed later, the oldest first */
 	size_t nopened;
 	unsigned long sent; /* messages, ever */
 	char in_buf[IN_SIZE];
@@ -207,6 +207,8 @@ flush_with(const char *body, size_t len)
 {
 	if (conn.out_len + len > 0)
 		write_out(body, len);
+	for (size_t i = 0; i < conn.nopened && !conn.reader_gone; i++)
+		conn.opened[i].unsent = false;
 	if (conn.nclaims == 0)
 		return;
 	if (!conn.reader_gone) {
@@ -327,17 +329,27 @@ release_late(void)
 	return next;
 }
 
-/* Wait for input, or for the end of all messages that may be open for some time alone. */
-static void
+/* While messages are open that may be so for some time alone: wait for input, or for their end.
+ * False: the client has been silent for too long. */
+static bool
 await_input(void)
 {
 	struct pollfd p = {.fd = conn.in, .events = POLLIN};
+	uint64_t idle_ms = (uint64_t)conn.options->idle_timeout * 1000, begin = 0;
 
 	for (uint64_t next; (next = release_late()) != 0;) {
-		uint64_t now = os_monotonic_ms(), ms = next > now ? next - now : 0;
+		uint64_t now = os_monotonic_ms();
+		if (begin == 0)
+			begin = now;
+		if (idle_ms > 0 && now >= begin + idle_ms)
+			return false;
+		if (idle_ms > 0 && begin + idle_ms < next)
+			next = begin + idle_ms;
+		uint64_t ms = next > now ? next - now : 0;
 		if (poll(&p, 1, ms > INT_MAX ? INT_MAX : (int)ms) != 0)
-			return;
+			break;
 	}
+	return true;
 }
 
 /* Read more, waiting for it. Before that everything is answered: the client may be
@@ -366,12 +378,14 @@ fill(bool between)
 		conn.end -= conn.start;
 		conn.start = 0;
 	}
-	if (!conn.is_socket && conn.options->idle_timeout > 0 && !wait_for(conn.in, POLLIN))
+	if (!await_input() ||
+	    (!conn.is_socket && conn.options->idle_timeout > 0 && !wait_for(conn.in, POLLIN)))
 		return false;
 	for (;;) {
 		if (between && terminating && !is_beginning())
 			return false;
-		await_input();
+		if (!await_input())
+			return false;
 		n = read(conn.in, conn.in_buf + conn.end, IN_SIZE - conn.end);
 		if (n > 0)
 			break;
@@ -753,7 +767,8 @@ keep_open(const char *queue, const struct claim *claim)
 	uint64_t ms = spool_config(conn.spool, queue)->open_timeout;
 	struct opened *o = &conn.opened[conn.nopened++];
 
-	*o = (struct opened){.claim = *claim, .until = ms > 0 ? os_monotonic_ms() + ms : 0};
+	*o = (struct opened){
+	    .claim = *claim, .until = ms > 0 ? os_monotonic_ms() + ms : 0, .unsent = true};
 	strcpy(o->queue, queue);
 }
 
@@ -764,6 +779,11 @@ end_opened(size_t i, bool done)
 	struct claim *c = &conn.opened[i].claim;
 	bool late = conn.opened[i].late;
 
+	/* What could not be written was not delivered, whatever the client has sent in advance. */
+	if (done && conn.opened[i].unsent) {
+		flush();
+		done = !conn.opened[i].unsent;
+	}
 	if (!late && done && claims_finish(c, 1) == -1)
 		log_spool_error("a message that was closed may come again", errno);
 	if (!late && !done && claim_release(c, !terminating) == -1)
@@ -772,7 +792,7 @@ end_opened(size_t i, bool done)
 	memmove(conn.opened + i, conn.opened + i + 1, (conn.nopened - i) * sizeof conn.opened[0]);
 }
 
-/* Has the client of a waiting get left? What it sends meanwhile is looked at when the get is
+/* Has the client of a waiting get left by now? What it sends meanwhile is looked at when the get is
  * over. */
 static bool
 has_left(struct pollfd *client)
@@ -780,6 +800,8 @@ has_left(struct pollfd *client)
 	char byte;
 	ssize_t n;
 
+	if (poll(client, 1, 0) != 1)
+		return false;
 	if ((client->revents & (POLLERR | POLLHUP | POLLNVAL | POLLRDHUP)) != 0)
 		return true;
 	if ((client->revents & POLLIN) == 0)
@@ -804,6 +826,16 @@ take(const char *queue, const struct get_options *o, struct claim *claim)
 	return r;
 }
 
+/* It was taken for nobody. */
+static void
+give_back(const struct get_options *o, struct claim *claim)
+{
+	if (o->peek)
+		look_end(claim);
+	else if (claim_release(claim, false) == -1)
+		log_spool_error("putting a message back", errno);
+}
+
 /* The queue is empty: wait for a message, as long as the client waits. */
 static enum claim_result
 wait_and_take(const char *queue, const struct get_options *o, uint64_t deadline,
@@ -822,6 +854,12 @@ wait_and_take(const char *queue, const struct get_options *o, uint64_t deadline,
 	while (!terminating && !conn.reader_gone) {
 		if (waiter_is_first(&w))
 			r = take(queue, o, claim);
+		/* The lock may have been waited for, too. */
+		if (r == CLAIM_GOT && has_left(&client)) {
+			give_back(o, claim);
+			r = CLAIM_EMPTY;
+			break;
+		}
 		if (r != CLAIM_EMPTY || os_monotonic_ms() >= deadline)
 			break;
 		uint64_t next = release_late();
@@ -1020,6 +1058,22 @@ do_monitor(const struct command *c)
 		put_line("END");
 }
 
+/* Is one of the n oldest that are open of a queue late? The first such is forgotten: it is told. */
+static bool
+forget_late(const char *queue, uint64_t n)
+{
+	for (size_t i = 0; i < conn.nopened && n > 0; i++) {
+		if (strcmp(conn.opened[i].queue, queue) != 0)
+			continue;
+		n--;
+		if (conn.opened[i].late) {
+			end_opened(i, true);
+			return true;
+		}
+	}
+	return false;
+}
+
 /* So many of the messages of a queue that are open are done, the oldest first. */
 static void
 do_confirm(const struct command *c)
@@ -1030,13 +1084,11 @@ do_confirm(const struct command *c)
 
 	if (refusal == NULL) {
 		release_late();
-		size_t first = find_opened(queue, &open);
+		find_opened(queue, &open);
 		if (c->number[0] > open)
 			refusal = "CLIENT_ERROR fewer items are open";
-		else if (c->number[0] > 0 && conn.opened[first].late) {
+		else if (forget_late(queue, c->number[0]))
 			refusal = "CLIENT_ERROR item was open too long";
-			end_opened(first, true);
-		}
 	}
 	if (refusal != NULL) {
 		reply(c, refusal);

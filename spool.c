@@ -1070,6 +1070,10 @@ open_from(struct queue *q, uint64_t n, struct claim *c)
 		close_fd(&c->fd);
 		if (n >= state_next(s))
 			return CLAIM_EMPTY;
+		if (c->fd == -1 && errno == ENOENT && n == state_candidate(s, 0)) {
+			state_take(s, n); /* removed by hand */
+			s->stale = true;
+		}
 		if (++holes % HOLES_MAX == 0 && skip_holes(q, n + 1) == -1)
 			return CLAIM_ERROR;
 	}

@@ -122,8 +122,8 @@ void queue_detach(struct queue *q);
 /* End a use that `refs` counts. */
 void queue_unref(struct queue *q);
 
-/* A queue is opened: if it is a child, leave word for the pushes to its parent. */
-void queue_enrol(struct spool *sp, const char *name);
+/* A queue is opened: if it is a child, leave word for the pushes to its parent. 0 or -1. */
+int queue_enrol(struct spool *sp, const char *name);
 
 /* The descriptor of .claim, of .tmp, or -1. */
 int queue_claim_dir(struct queue *q);

@@ -47,7 +47,7 @@ see_ticket(void *arg, int dirfd, uint64_t number, const char *name)
 	return 0;
 }
 
-/* Watch whoever has this ticket: a descriptor, or -1 if he is not there any more. */
+/* Watch whoever has this ticket: 1 and w->before is set; 0 if he is not there any more; -1. */
 static int
 watch_ticket(struct waiter *w, const char *name)
 {
@@ -56,17 +56,22 @@ watch_ticket(struct waiter *w, const char *name)
 	struct pollfd p = {.fd = fd};
 	struct stat st;
 
-	if (fd != -1 && (fstat(fd, &st) == -1 || !S_ISFIFO(st.st_mode)))
-		close_fd(&fd);
 	if (fd == -1)
-		return -1;
+		return errno == ENOENT || errno == ELOOP ? 0 : -1;
+	if (fstat(fd, &st) == -1 || !S_ISFIFO(st.st_mode)) {
+		close(fd);
+		return 0;
+	}
 	/* A fifo that nobody has had open for writing since we opened it does not say that
 	 * nobody has. */
 	int writer = openat(w->dirfd, name, O_WRONLY | flags);
 	close_fd(&writer);
-	if (poll(&p, 1, 0) == 1)
-		close_fd(&fd);
-	return fd;
+	if (poll(&p, 1, 0) == 1) {
+		close(fd);
+		return 0;
+	}
+	w->before = fd;
+	return 1;
 }
 
 /* With the lock held: find out who is before us. */
@@ -83,12 +88,14 @@ find_place(struct waiter *w)
 		if (l.last == 0)
 			break;
 		message_name(name, l.last);
-		w->before = watch_ticket(w, name);
-		if (w->before != -1)
-			return 0;
+		int r = watch_ticket(w, name);
+		if (r != 0)
+			return r == 1 ? 0 : -1;
 		unlinkat(w->dirfd, name, 0);
 		below = l.last;
 	}
+	/* Who died before we watched has told nobody. */
+	w->look_ms = os_monotonic_ms() + ORPHAN_MS;
 	w->watching = queue_claim_dir(w->queue) != -1 &&
 	              os_watch_begin(&watch, w->queue->dirfd, w->queue->claimfd) == 0;
 	return 0;
@@ -219,8 +226,7 @@ waiter_sleep(struct waiter *w, struct pollfd *client, uint64_t deadline)
 		}
 		/* Something was closed in .claim: by one whose message was delivered, or who died
 		 * with it. One look, somewhat later, for all of them. */
-		if (w->look_ms == 0)
-			w->look_ms = now + ORPHAN_MS;
+		w->look_ms = now + ORPHAN_MS;
 	}
 }
 

@@ -304,3 +304,42 @@ is_empty() {
 	[ "$(count_messages s)" = 1 ]
 	"$MQCTL" -H "$SPOOL" check
 }
+
+@test "confirm of several that went back: an error for each, and none is closed" {
+	settings q open_timeout=300ms
+	"$MQCTL" -H "$SPOOL" put q <<<a
+	"$MQCTL" -H "$SPOOL" put q <<<b
+	start_mqd
+	talk_tcp <<-'END'
+		> monitor q 0
+		< VALUE q 0 2
+		<< a\n\r\nEND\r\n
+		< VALUE q 0 2
+		<< b\n\r\nEND\r\n
+		< END
+		> get r/t=600
+		< END
+		> confirm q 2
+		< CLIENT_ERROR item was open too long
+		> confirm q 2
+		< CLIENT_ERROR fewer items are open
+		> confirm q 1
+		< CLIENT_ERROR item was open too long
+		> confirm q 1
+		< CLIENT_ERROR fewer items are open
+	END
+	[ "$(count_messages q)" = 2 ]
+}
+
+@test "idle_timeout holds while a message is open, also one that may be for long" {
+	settings q open_timeout=1h
+	"$MQCTL" -H "$SPOOL" put q <<<x
+	start_mqd -o idle_timeout=1
+	talk_tcp <<-'END'
+		> get q/open
+		< VALUE q/open 0 2
+		<< x\n\r\nEND\r\n
+		<eof
+	END
+	wait_for test -e "$SPOOL/q/0000000000000001"
+}

@@ -286,3 +286,15 @@ drain() {
 	[ ! -e "$SPOOL/q/.bad" ]
 	"$MQCTL" -H "$SPOOL" check
 }
+
+@test "after a reboot a message whose delivery has failed is the same one, with its tries" {
+	printf 'set q 0 0 1\r\nx\r\nset q 0 0 1\r\ny\r\n' | "$MQD" -o sync=full -H "$SPOOL" >/dev/null
+	printf 'get q\r\nget q\r\nget q/open\r\nget q/abort\r\n' | "$MQD" -o sync=full -H "$SPOOL" >/dev/null
+	[ "$(cut -c 55-59 "$SPOOL/q/0000000000000003" | head -n 1)" = 00001 ]
+	reboot
+	printf 'get q/open\r\n' | "$MQD" -o sync=full -H "$SPOOL" >"$BATS_TEST_TMPDIR/out"
+	[ "$(sed -n 2p "$BATS_TEST_TMPDIR/out")" = $'x\r' ]
+	[ ! -e "$SPOOL/q/.bad" ]
+	[ "$(cut -c 55-59 "$SPOOL/q/0000000000000003" | head -n 1)" = 00002 ]
+	"$MQCTL" -H "$SPOOL" check
+}
