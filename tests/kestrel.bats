@@ -198,7 +198,7 @@ print("set %s 0 0 5 noreply\r\nhello\r\n" % sys.argv[1] * int(sys.argv[2]), end=
 @test "messages pushed while a flush is at work stay, whoever takes meanwhile" {
 	fill q 20000
 	"$PYTHON" - "$MQD" "$SPOOL" <<-'END'
-		import socket, subprocess, sys
+		import os, socket, subprocess, sys, time
 		mqd, spool = sys.argv[1:]
 		def connect():
 		    ours, its = socket.socketpair()
@@ -209,6 +209,9 @@ print("set %s 0 0 5 noreply\r\nhello\r\n" % sys.argv[1] * int(sys.argv[2]), end=
 		pusher, stored, _ = connect()
 		flusher.sendall(b"flush q\r\n")
 		flusher.setblocking(False)
+		# What is pushed before it has begun is not spared.
+		while os.path.exists(spool + "/q/%016d" % 1):
+		    time.sleep(0.001)
 		pushed, taken, done = 0, [], False
 		while not done:
 		    pusher.sendall(b"set q 0 0 3\r\nnew\r\nget q\r\n")
