@@ -76,7 +76,7 @@ void os_unmap_shared(void *p, size_t len);
  * watch->fd is one that poll(2) finds readable then; or -1 where the system cannot do that, or not
  * once more. os_watch_read takes the news: returns whether there was any but of closed files.
  * os_watch_end stops, but keeps the descriptor for the next time. os_watch_close gives that back
- * too: it takes the kernel ten milliseconds or more, and a user can have but 128 of them.
+ * too: it takes the kernel ten milliseconds or more, and by default a user can have but 128 of them.
  */
 struct os_watch {
 	int fd; /* -1 at first */

@@ -25,8 +25,9 @@
 #include "os.h"
 #include "spool_queue.h"
 
-#define LOOK_MS 20    /* between two looks at the queue, where nothing can tell of a change */
-#define ORPHAN_MS 600 /* from when a claimed file was closed until its message has come back */
+#define LOOK_MS 20     /* between two looks at the queue, where nothing can tell of a change */
+#define NO_ROOM_MS 200 /* the same, of those who have no place in the line */
+#define ORPHAN_MS 600  /* from when a claimed file was closed until its message has come back */
 
 /* A process waits for one queue at a time. Kept from one wait to the next, for a consumer that is
  * alone: see os_watch_close. */
@@ -159,12 +160,22 @@ join(struct waiter *w)
 	return r;
 }
 
+/* A full disk has no room for a fifo, but may have a message that comes back: then there is no
+ * place, and who waits looks now and then. */
+static int
+line_up(struct waiter *w)
+{
+	int r = join(w);
+
+	return r == -1 && (errno == ENOSPC || errno == EDQUOT || errno == EROFS) ? 0 : r;
+}
+
 int
 waiter_begin(struct waiter *w, struct spool *sp, const char *queue)
 {
 	*w = (struct waiter){.spool = sp, .dirfd = -1, .own = -1, .before = -1};
 	snprintf(w->queue_name, sizeof w->queue_name, "%s", queue);
-	return join(w);
+	return line_up(w);
 }
 
 bool
@@ -192,9 +203,9 @@ waiter_sleep(struct waiter *w, struct pollfd *client, uint64_t deadline)
 	bool first = waiter_is_first(w);
 	struct pollfd fds[] = {{.fd = w->before, .events = 0}, *client};
 
-	if (w->queue->name[0] == '\0') { /* deleted, or moved away: line up in the new one */
-		waiter_end(w);
-		return join(w);
+	if (w->queue != NULL && w->queue->name[0] == '\0') {
+		waiter_end(w); /* deleted, or moved away: line up in the new one */
+		return line_up(w);
 	}
 	if (first)
 		fds[0] = (struct pollfd){.fd = w->watching ? watch.fd : -1, .events = POLLIN};
@@ -202,8 +213,9 @@ waiter_sleep(struct waiter *w, struct pollfd *client, uint64_t deadline)
 		os_watch_close(&watch); /* there are others before us, who need one, and time */
 	for (;;) {
 		uint64_t now = os_monotonic_ms(), until = deadline;
-		if (first && !w->watching && now + LOOK_MS < until)
-			until = now + LOOK_MS;
+		uint64_t look = w->queue == NULL ? NO_ROOM_MS : LOOK_MS;
+		if (first && !w->watching && now + look < until)
+			until = now + look;
 		if (w->look_ms != 0 && w->look_ms < until)
 			until = w->look_ms;
 		uint64_t ms = until > now ? until - now : 0;

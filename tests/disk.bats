@@ -131,3 +131,38 @@ fill_and_mend() {
 	run "$MQD" -H "$SPOOL" <<<$'get q\r'
 	[[ $output == *$'\na\r'* ]]
 }
+
+@test "a full disk: a get that waits for what cannot line up waits all the same, and gets what comes back" {
+	mount_small 3M -O ^has_journal -N 64
+	printf 'set q 0 0 1\r\nx\r\nget q+c\r\n' | "$MQD" -H "$SPOOL" >/dev/null
+	dd if=/dev/zero of="$MNT/fill" bs=1k 2>/dev/null || :
+	local i
+	for i in {1..64}; do
+		: >"$MNT/$i" || break
+	done 2>/dev/null
+	start_mqd
+	talk_tcp <<-'END'
+		> set q 0 0 1
+		> y
+		< SERVER_ERROR out of memory storing object (No space left on device)
+		> get q/open
+		< VALUE q/open 0 1
+		< x
+		< END
+		connect other
+		> get q/t=300
+		<silence 200
+		<within 500 END
+		> get missing/t=100
+		<within 500 END
+		> get q/t=5000
+		<silence 100
+		use first
+		> get q/abort
+		< END
+		use other
+		<within 1000 VALUE q/t=5000 0 1
+		< x
+		< END
+	END
+}
