@@ -227,7 +227,7 @@ waiter_sleep(struct waiter *w, struct pollfd *client, uint64_t deadline)
 			w->look_ms = 0;
 		if (!first && fds[0].revents != 0)
 			return move_up(w);
-		if (n == 0 || fds[1].revents != 0)
+		if (n == 0 || fds[1].revents != 0 || w->queue == NULL)
 			return 0;
 		if (os_watch_read(&watch)) {
 			/* Whoever put it there holds the lock yet, and is about to let it go: sleep
