@@ -62,7 +62,7 @@ $B:
 	mkdir -p $@
 $B/test-crc32c: tests/crc32c.c crc32c.c crc32c.h Makefile | $B
 	$(CC) $(MQ_CPPFLAGS) $(MQ_CFLAGS) $(LINK) $(LDFLAGS) -o $@ $<
-$B/test-config: tests/config.c config.c config.h number.c number.h Makefile | $B
+$B/test-config: tests/config.c config.c config.h number.c number.h queue_name.c queue_name.h Makefile | $B
 	$(CC) $(MQ_CPPFLAGS) $(MQ_CFLAGS) $(LINK) $(LDFLAGS) -o $@ $(filter %.c,$^)
 # For bench/ and the tests, on Linux alone. What is measured as a floor is linked as mqd is.
 FLOORS := build/floor-server build/floor-syscalls

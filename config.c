@@ -34,6 +34,7 @@
 #define FILE_MAX 65536 /* bytes */
 #define VALUE_MAX UINT64_C(9999999999999999)
 #define OPEN_MAX_MAX 1000 /* each is a descriptor */
+#define DELAY_MAX_MS (UINT64_C(1000) * CONFIG_DELAY_MAX)
 #define AT(member) offsetof(struct config, member)
 
 static const struct key {
@@ -53,6 +54,10 @@ static const struct key {
     {"max_tries", CONFIG_COUNT, CONFIG_QUEUE, AT(max_tries), 0, 0, 99999},
     {"open_timeout", CONFIG_TIME, CONFIG_QUEUE, AT(open_timeout), 0, 0, VALUE_MAX},
     {"fanout_only", CONFIG_YES_NO, CONFIG_QUEUE, AT(fanout_only), 0, 0, 1},
+    {"delay", CONFIG_TIME, CONFIG_QUEUE, AT(delay), 0, 0, DELAY_MAX_MS},
+    {"expire_to", CONFIG_QUEUE_NAME, CONFIG_QUEUE, AT(expire_to), 0, 0, 0},
+    {"dead_letter", CONFIG_QUEUE_NAME, CONFIG_QUEUE, AT(dead_letter), 0, 0, 0},
+    {"status", CONFIG_STATUS, CONFIG_SPOOL, AT(status), STATUS_UP, STATUS_UP, STATUS_QUIESCENT},
     {"allow_flush_all", CONFIG_YES_NO, CONFIG_SPOOL, AT(allow_flush_all), 0, 0, 1},
 };
 _Static_assert(sizeof keys / sizeof keys[0] == CONFIG_KEYS, "config.h says how many there are");
@@ -81,6 +86,26 @@ parse_time(const char *text, uint64_t *ms)
 	return number_parse(text, strlen(text), 0, ms);
 }
 
+static const char *const statuses[] = {
+    [STATUS_UP] = "up", [STATUS_READONLY] = "readonly", [STATUS_QUIESCENT] = "quiescent"};
+
+const char *
+config_status_name(uint64_t status)
+{
+	return statuses[status];
+}
+
+static int
+parse_status(const char *text, uint64_t *value)
+{
+	for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++)
+		if (strcmp(text, statuses[i]) == 0) {
+			*value = i;
+			return 0;
+		}
+	return -1;
+}
+
 int
 config_value(enum config_kind kind, const char *text, uint64_t *value)
 {
@@ -94,6 +119,10 @@ config_value(enum config_kind kind, const char *text, uint64_t *value)
 	case CONFIG_YES_NO:
 		*value = strcmp(text, "yes") == 0;
 		return *value == 1 || strcmp(text, "no") == 0 ? 0 : -1;
+	case CONFIG_STATUS:
+		return parse_status(text, value);
+	case CONFIG_QUEUE_NAME:
+		break;
 	}
 	return -1;
 }
@@ -103,21 +132,38 @@ static const char *const kind_names[] = {
     [CONFIG_SIZE] = "a size: digits, and k, m or g",
     [CONFIG_TIME] = "a time: digits and ms, s, m, h or d",
     [CONFIG_YES_NO] = "yes or no",
+    [CONFIG_STATUS] = "up, readonly or quiescent",
+    [CONFIG_QUEUE_NAME] = "the name of a queue",
 };
 
-static uint64_t
+/* Of any kind: the larger of the two is unused. */
+struct value {
+	uint64_t number;
+	char name[QUEUE_NAME_MAX + 1]; /* CONFIG_QUEUE_NAME */
+};
+
+static struct value
 get(const struct config *c, unsigned k)
 {
-	uint64_t value;
+	const char *at = (const char *)c + keys[k].at;
+	struct value v = {0};
 
-	memcpy(&value, (const char *)c + keys[k].at, sizeof value);
-	return value;
+	if (keys[k].kind == CONFIG_QUEUE_NAME)
+		strcpy(v.name, at);
+	else
+		memcpy(&v.number, at, sizeof v.number);
+	return v;
 }
 
 static void
-put(struct config *c, unsigned k, uint64_t value)
+put(struct config *c, unsigned k, const struct value *v)
 {
-	memcpy((char *)c + keys[k].at, &value, sizeof value);
+	char *at = (char *)c + keys[k].at;
+
+	if (keys[k].kind == CONFIG_QUEUE_NAME)
+		strcpy(at, v->name);
+	else
+		memcpy(at, &v->number, sizeof v->number);
 }
 
 const char *
@@ -129,13 +175,25 @@ config_key(unsigned k)
 void
 config_show(const struct config *c, unsigned k, char *text)
 {
-	uint64_t value = get(c, k);
+	struct value v = get(c, k);
 
-	if (keys[k].kind == CONFIG_YES_NO)
-		snprintf(text, CONFIG_VALUE_LEN, "%s", value == 1 ? "yes" : "no");
-	else
-		snprintf(text, CONFIG_VALUE_LEN, "%" PRIu64 "%s", value,
+	switch (keys[k].kind) {
+	case CONFIG_COUNT:
+	case CONFIG_SIZE:
+	case CONFIG_TIME:
+		snprintf(text, CONFIG_VALUE_LEN, "%" PRIu64 "%s", v.number,
 		         keys[k].kind == CONFIG_TIME ? "ms" : "");
+		break;
+	case CONFIG_YES_NO:
+		strcpy(text, v.number == 1 ? "yes" : "no");
+		break;
+	case CONFIG_STATUS:
+		strcpy(text, config_status_name(v.number));
+		break;
+	case CONFIG_QUEUE_NAME:
+		strcpy(text, v.name[0] != '\0' ? v.name : "-");
+		break;
+	}
 }
 
 void
@@ -143,7 +201,11 @@ config_merge(struct config *c, const struct config_file *spool, const struct con
 {
 	for (unsigned k = 0; k < CONFIG_KEYS; k++) {
 		const struct config_file *f = queue != NULL && queue->line[k] != 0 ? queue : spool;
-		put(c, k, f->line[k] != 0 ? get(&f->values, k) : keys[k].initial);
+		bool name = keys[k].kind == CONFIG_QUEUE_NAME;
+		const char *from = (const char *)&keys[k].initial; /* 0: as a name it is "" */
+		if (f->line[k] != 0)
+			from = (const char *)&f->values + keys[k].at;
+		memcpy((char *)c + keys[k].at, from, name ? strlen(from) + 1 : sizeof(uint64_t));
 	}
 }
 
@@ -256,12 +318,26 @@ find_key(struct span name)
 	return k;
 }
 
+/* Read the text of a value. */
+static int
+read_value(enum config_kind kind, struct span value, struct value *v)
+{
+	char text[3 * CONFIG_VALUE_LEN]; /* before it is encoded it is shorter, not longer */
+	int n = snprintf(text, sizeof text, "%.*s", (int)value.len, value.s);
+
+	/* A NUL in it, or more than there is room for, makes it another. */
+	if (value.len >= sizeof text || n < 0 || (size_t)n != value.len)
+		return -1;
+	if (kind == CONFIG_QUEUE_NAME)
+		return queue_name_read(text, v->name);
+	return config_value(kind, text, &v->number);
+}
+
 /* Check `key = value`, from line `line`. Returns whether it is right; then *k and *v are set. */
 static bool
 check_setting(struct span key, struct span value, enum config_scope scope, struct reporter *r,
-              unsigned line, unsigned *k, uint64_t *v)
+              unsigned line, unsigned *k, struct value *v)
 {
-	char text[CONFIG_VALUE_LEN];
 	const struct key *row;
 
 	*k = find_key(key);
@@ -270,13 +346,12 @@ check_setting(struct span key, struct span value, enum config_scope scope, struc
 		return false;
 	}
 	row = &keys[*k];
-	snprintf(text, sizeof text, "%.*s", (int)(value.len < 40 ? value.len : 40), value.s);
+	*v = (struct value){0};
 	if (row->scope == CONFIG_SPOOL && scope != CONFIG_SPOOL)
 		mistake(r, line, "%s: only in the spool's own .config", row->name);
-	/* A NUL in it, or more than there is room for, makes it shorter. */
-	else if (strlen(text) != value.len || config_value(row->kind, text, v) == -1)
+	else if (read_value(row->kind, value, v) == -1)
 		mistake(r, line, "%s: must be %s", row->name, kind_names[row->kind]);
-	else if (*v < row->min || *v > row->max)
+	else if (v->number < row->min || v->number > row->max)
 		mistake(r, line, "%s: must be from %" PRIu64 " to %" PRIu64, row->name, row->min,
 		        row->max);
 	else
@@ -289,7 +364,7 @@ parse(struct config_file *f, struct span text, enum config_scope scope, struct r
 {
 	struct span line, key, value;
 	unsigned k;
-	uint64_t v;
+	struct value v;
 
 	for (unsigned n = 1; next_line(&text, &line); n++) {
 		int kind = split_line(line, &key, &value);
@@ -302,7 +377,7 @@ parse(struct config_file *f, struct span text, enum config_scope scope, struct r
 			continue;
 		}
 		f->line[k] = n;
-		put(&f->values, k, v);
+		put(&f->values, k, &v);
 	}
 }
 
@@ -470,7 +545,7 @@ config_check(enum config_scope scope, char *const *settings, size_t n, config_re
 {
 	struct reporter r = {.report = report, .arg = arg};
 	unsigned k;
-	uint64_t v;
+	struct value v;
 
 	for (size_t i = 0; i < n; i++) {
 		struct span key = key_of(settings[i]);

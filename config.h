@@ -8,6 +8,15 @@
 #include <sys/types.h>
 #include <time.h>
 
+#include "queue_name.h"
+
+/* What the spool lets its clients do, as Kestrel has it. */
+enum config_status {
+	STATUS_UP,
+	STATUS_READONLY,  /* nothing is pushed, nothing removed but by being delivered */
+	STATUS_QUIESCENT, /* nothing, but that messages which are open may be closed */
+};
+
 /* What is in force. A limit of 0 is none. */
 struct config {
 	uint64_t max_items;       /* messages that may wait */
@@ -21,18 +30,30 @@ struct config {
 	uint64_t max_tries;       /* failed deliveries, before a message is a dead letter */
 	uint64_t open_timeout;    /* ms that a message may be open, before it goes back */
 	uint64_t fanout_only;     /* 1: where there are children they alone get what is pushed */
+	uint64_t delay;           /* ms from a push until the message may be delivered */
+	uint64_t status;          /* enum config_status */
+	/* Encoded names of queues; "": none is set. */
+	char expire_to[QUEUE_NAME_MAX + 1];   /* where what has expired goes, rather than away */
+	char dead_letter[QUEUE_NAME_MAX + 1]; /* where dead letters go */
 };
-#define CONFIG_KEYS 11
+#define CONFIG_KEYS 15
+#define CONFIG_DELAY_MAX 315360000 /* seconds: ten years */
 
 enum config_kind {
-	CONFIG_COUNT,  /* digits */
-	CONFIG_SIZE,   /* bytes: digits, and k, m or g */
-	CONFIG_TIME,   /* milliseconds: digits and ms, s, m, h or d; 0 needs none */
-	CONFIG_YES_NO, /* 1 or 0: yes or no */
+	CONFIG_COUNT,      /* digits */
+	CONFIG_SIZE,       /* bytes: digits, and k, m or g */
+	CONFIG_TIME,       /* milliseconds: digits and ms, s, m, h or d; 0 needs none */
+	CONFIG_YES_NO,     /* 1 or 0: yes or no */
+	CONFIG_STATUS,     /* enum config_status: up, readonly or quiescent */
+	CONFIG_QUEUE_NAME, /* as `ls` shows it or as a client has it; none of it for a number */
 };
 
-/* Read a value. Returns 0 and sets *value; -1 if it is none of that kind, or too large. */
+/* Read a value that is a number. Returns 0 and sets *value; -1 if it is none of that kind, or too
+ * large. */
 int config_value(enum config_kind kind, const char *text, uint64_t *value);
+
+/* The word for a status. */
+const char *config_status_name(uint64_t status);
 
 /* Whose file: some keys belong to the spool alone. */
 enum config_scope { CONFIG_SPOOL, CONFIG_QUEUE };
@@ -73,7 +94,7 @@ void config_merge(struct config *c, const struct config_file *spool,
  * would be written in a file, into `text`.
  */
 const char *config_key(unsigned k);
-#define CONFIG_VALUE_LEN 32 /* with the NUL */
+#define CONFIG_VALUE_LEN (QUEUE_NAME_MAX + 1) /* with the NUL */
 void config_show(const struct config *c, unsigned k, char *text);
 
 /* What the command line of a change says: each of `settings` is "key=value", or "key=". Returns how

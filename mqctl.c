@@ -72,11 +72,9 @@ queue_arg(const char *arg)
 {
 	static char dirs[2][QUEUE_NAME_MAX + 1]; /* no command has more */
 	static unsigned turn;
-	char *dir = dirs[turn++ % 2], name[QUEUE_NAME_MAX + 1];
+	char *dir = dirs[turn++ % 2];
 
-	if (queue_name_decode(arg, name) != -1)
-		return arg;
-	if (queue_name_encode(arg, strlen(arg), dir) == -1)
+	if (queue_name_read(arg, dir) == -1)
 		die(EXIT_USAGE, "%s: cannot be the name of a queue", arg);
 	return dir;
 }

@@ -77,3 +77,14 @@ queue_name_decode(const char *dir, char *name)
 		return -1;
 	return (int)n;
 }
+
+int
+queue_name_read(const char *text, char *dir)
+{
+	char name[QUEUE_NAME_MAX + 1];
+
+	if (queue_name_decode(text, name) == -1)
+		return queue_name_encode(text, strlen(text), dir);
+	strcpy(dir, text);
+	return 0;
+}

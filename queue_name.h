@@ -19,4 +19,8 @@ int queue_name_encode(const char *name, size_t len, char *dir);
  */
 int queue_name_decode(const char *dir, char *name);
 
+/* The directory name for a queue that an operator names as `ls` shows it, or as a client does. As
+ * queue_name_encode. */
+int queue_name_read(const char *text, char *dir);
+
 #endif

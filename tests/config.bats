@@ -118,10 +118,12 @@ def seen(since, answer):
 }
 
 @test "every key: its default, what it may be, and where" {
-	[ "$(ctl config | wc -l)" = 11 ]
+	[ "$(ctl config | wc -l)" = 15 ]
 	[ "$(setting expire)/$(setting fanout_only)" = "no default/no default" ]
 	[ "$(setting max_age)/$(setting open_timeout)" = "0ms default/0ms default" ]
 	[ "$(setting max_tries)" = "0 default" ]
+	[ "$(setting delay)/$(setting status)" = "0ms default/up default" ]
+	[ "$(setting expire_to)/$(setting dead_letter)" = "- default/- default" ]
 	[ "$(setting max_items)" = "0 default" ]
 	[ "$(setting max_bytes)" = "0 default" ]
 	[ "$(setting max_item_size)" = "0 default" ]
@@ -135,8 +137,16 @@ def seen(since, answer):
 	[ "$(setting discard_old)" = "yes .config:4" ]
 	[ "$(setting max_open)" = "1000 .config:5" ]
 	[ "$(setting allow_flush_all)" = "yes .config:6" ]
+	ctl set / delay=1m status=quiescent expire_to='old jobs' dead_letter=grave%20yard
+	[ "$(setting delay)" = "60000ms .config:7" ]
+	[ "$(setting status)" = "quiescent .config:8" ]
+	[ "$(setting expire_to)" = "old%20jobs .config:9" ]
+	[ "$(setting dead_letter)" = "grave%20yard .config:10" ]
+	ctl set / dead_letter="$(printf 'x%.0s' {1..255})"
+	[ "$(setting dead_letter)" = "$(printf 'x%.0s' {1..255}) .config:10" ]
 	local wrong
-	for wrong in max_items=x max_items=1k max_bytes=1t max_item_size=-1 discard_old=1 max_open=0 max_open=1001 allow_flush_all=y nothing=1 max_items =1; do
+	for wrong in max_items=x max_items=1k max_bytes=1t max_item_size=-1 discard_old=1 max_open=0 max_open=1001 allow_flush_all=y nothing=1 max_items =1 \
+		delay=30 delay=3651d status=down status=Up dead_letter=a/b expire_to="$(printf 'x%.0s' {1..256})"; do
 		run ctl set / "$wrong"
 		[ "$status" -eq 100 ] || { echo "$wrong: $status"; false; }
 		[[ $output == "mqctl: .config: "* ]]

@@ -13,6 +13,7 @@ main(int argc, char *argv[])
 	    [CONFIG_SIZE] = "size",
 	    [CONFIG_TIME] = "time",
 	    [CONFIG_YES_NO] = "yes-no",
+	    [CONFIG_STATUS] = "status",
 	};
 	uint64_t value;
 
