@@ -427,26 +427,35 @@ list_highest(void *arg, int dirfd, uint64_t number, const char *name)
 	return 0;
 }
 
+/* The file holds this text, which says what q->state does. */
+static void
+is_stored(struct queue *q, const char *text)
+{
+	memcpy(q->raw, text, STATE_LEN);
+	q->stored = q->state;
+	q->raw_len = STATE_LEN;
+}
+
 /* Write the state if it changed. On failure the file keeps the old one: a push is refused then,
  * and what else has changed looks to the next process as if this one had been killed. */
 int
 queue_store(struct queue *q)
 {
 	char buf[STATE_LEN];
-	ssize_t n;
+	bool known = q->raw_len == STATE_LEN;
 
-	state_write(buf, &q->state);
-	if (q->raw_len == STATE_LEN && memcmp(buf, q->raw, STATE_LEN) == 0)
+	memcpy(buf, q->raw, STATE_LEN);
+	state_write(buf, &q->state, known ? &q->stored : NULL);
+	if (known && memcmp(buf, q->raw, STATE_LEN) == 0)
 		return 0;
-	n = pwrite(q->statefd, buf, STATE_LEN, 0);
+	ssize_t n = pwrite(q->statefd, buf, STATE_LEN, 0);
 	if (n != STATE_LEN) {
 		q->raw_len = 0;
 		if (n >= 0)
 			errno = ENOSPC;
 		return -1;
 	}
-	memcpy(q->raw, buf, STATE_LEN);
-	q->raw_len = STATE_LEN;
+	is_stored(q, buf);
 	return 0;
 }
 
@@ -719,16 +728,19 @@ queue_load(struct queue *q)
 
 	if (n == -1)
 		return -1;
-	if (n == STATE_LEN && q->raw_len == STATE_LEN && memcmp(buf, q->raw, STATE_LEN) == 0)
+	bool known = q->raw_len == STATE_LEN;
+	if (known)
+		*s = q->stored;
+	if (known && n == STATE_LEN && memcmp(buf, q->raw, STATE_LEN) == 0)
 		return 0;
-	if (state_read(buf, (size_t)n, s) == -1)
+	q->raw_len = 0;
+	if (state_read(buf, (size_t)n, s, known ? q->raw : NULL) == -1)
 		return rebuild(q, NULL);
 	if (memcmp(s->boot, q->spool->boot, STATE_BOOT_LEN) != 0) {
 		struct state old = *s;
 		return rebuild(q, &old);
 	}
-	memcpy(q->raw, buf, STATE_LEN);
-	q->raw_len = STATE_LEN;
+	is_stored(q, buf);
 	return 0;
 }
 
@@ -741,7 +753,7 @@ queue_glance(struct queue *q)
 	if (q->raw_len != 0)
 		return;
 	n = pread(q->statefd, buf, sizeof buf, 0);
-	if (n == -1 || state_read(buf, (size_t)n, &q->state) == -1)
+	if (n == -1 || state_read(buf, (size_t)n, &q->state, NULL) == -1)
 		q->state.nranges = 0;
 }
 

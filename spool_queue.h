@@ -35,6 +35,7 @@ struct queue {
 	struct state state; /* valid while the lock is held, later good for a guess */
 	size_t raw_len;     /* STATE_LEN if raw is what the file held when we last saw it */
 	char raw[STATE_LEN];
+	struct state stored;  /* what raw says */
 	bool configured;      /* the settings were looked at */
 	uint64_t looked;      /* when they were, CLOCK_MONOTONIC, ms; 0: only when it was opened */
 	struct config config; /* in force */

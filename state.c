@@ -2,8 +2,10 @@
  * state.c: what `.state` of a queue says, and which numbers may still hold a message.
  *
  * The file is text for the operator's eyes and of a fixed length, so that it is read and
- * written by one system call each and lies within one sector. It holds hints: every field
- * can be made anew from a listing of the directory (spool.c, rebuild).
+ * written by one system call each, and of a text only what has changed since the last one need be
+ * read or written. Every field that a message depends on can be made anew from a listing of the
+ * directory (queue.c, rebuild), whatever a power loss has left of the file; the counters are lost
+ * with it.
  *
  * Messages leave at the head, so one range of numbers [head, next) nearly says where they
  * are. But a message whose delivery failed goes back to its old place, which the head may
@@ -19,7 +21,7 @@
 
 #define DIGITS MESSAGE_NAME_LEN
 
-static const char magic[] = "mqd state 2\nboot ";
+static const char magic[] = "mqd state 3\nboot ";
 static const char range_label[] = "\nrange ";
 static const char stale_label[] = "\nstale ";
 static const char durable_label[] = "\ndurable ";
@@ -29,9 +31,23 @@ static const struct {
 	const char *label;
 	size_t at;
 } fields[] = {
-    {"\nput ", offsetof(struct state, put)},     {"\nwaiting ", offsetof(struct state, waiting)},
-    {"\nbytes ", offsetof(struct state, bytes)}, {"\nbad ", offsetof(struct state, bad)},
-    {"\nswept ", offsetof(struct state, swept)}, {"\nspare ", offsetof(struct state, spare)},
+    {"\nput ", offsetof(struct state, put)},
+    {"\nwaiting ", offsetof(struct state, waiting)},
+    {"\nbytes ", offsetof(struct state, bytes)},
+    {"\ndelayed ", offsetof(struct state, delayed)},
+    {"\ndelayed_bytes ", offsetof(struct state, delayed_bytes)},
+    {"\ndue ", offsetof(struct state, due)},
+    {"\npaused ", offsetof(struct state, paused)},
+    {"\nbad ", offsetof(struct state, bad)},
+    {"\ndiscarded ", offsetof(struct state, discarded)},
+    {"\nexpired ", offsetof(struct state, expired)},
+    {"\nredelivered ", offsetof(struct state, redelivered)},
+    {"\ndead ", offsetof(struct state, dead)},
+    {"\nopened ", offsetof(struct state, opened)},
+    {"\naborted ", offsetof(struct state, aborted)},
+    {"\nflushes ", offsetof(struct state, flushes)},
+    {"\nswept ", offsetof(struct state, swept)},
+    {"\nspare ", offsetof(struct state, spare)},
 };
 #define NFIELDS (sizeof fields / sizeof fields[0])
 
@@ -43,6 +59,15 @@ state_init(struct state *s, const char *boot)
 	s->nranges = 1;
 	s->ranges[0] = (struct range){1, 1};
 	s->spare = 1;
+}
+
+static uint64_t
+field(const struct state *s, size_t i)
+{
+	uint64_t value;
+
+	memcpy(&value, (const char *)s + fields[i].at, sizeof value);
+	return value;
 }
 
 static char *
@@ -62,16 +87,18 @@ write_number(char *p, uint64_t value)
 }
 
 void
-state_write(char *buf, const struct state *s)
+state_write(char *buf, const struct state *s, const struct state *was)
 {
-	char *p = write_text(buf, magic);
+	char *p = buf;
 
-	memcpy(p, s->boot, STATE_BOOT_LEN);
-	p += STATE_BOOT_LEN;
+	if (was == NULL)
+		memcpy(write_text(p, magic), s->boot, STATE_BOOT_LEN);
+	p += strlen(magic) + STATE_BOOT_LEN;
 	for (size_t i = 0; i < NFIELDS; i++) {
-		uint64_t value;
-		memcpy(&value, (const char *)s + fields[i].at, sizeof value);
-		p = write_number(write_text(p, fields[i].label), value);
+		uint64_t value = field(s, i);
+		if (was == NULL || value != field(was, i))
+			write_number(write_text(p, fields[i].label), value);
+		p += strlen(fields[i].label) + DIGITS;
 	}
 	p = write_text(write_text(p, stale_label), s->stale ? "1" : "0");
 	p = write_text(write_text(p, durable_label), s->durable ? "1" : "0");
@@ -79,6 +106,8 @@ state_write(char *buf, const struct state *s)
 		p = write_number(write_text(p, range_label), s->ranges[i].from);
 		p = write_number(write_text(p, " "), s->ranges[i].to);
 	}
+	if (was != NULL && was->nranges == s->nranges)
+		return;
 	*p++ = '\n';
 	memset(p, ' ', STATE_LEN - (size_t)(p - buf));
 	buf[STATE_LEN - 1] = '\n';
@@ -114,18 +143,23 @@ read_flag(const char **p, const char *end, const char *label, bool *value)
 }
 
 int
-state_read(const char *buf, size_t len, struct state *s)
+state_read(const char *buf, size_t len, struct state *s, const char *known)
 {
 	const char *p = buf, *end = buf + len;
 
-	memset(s, 0, sizeof *s);
 	if (len != STATE_LEN || !read_text(&p, end, magic))
 		return -1;
 	memcpy(s->boot, p, STATE_BOOT_LEN);
 	p += STATE_BOOT_LEN;
 	for (size_t i = 0; i < NFIELDS; i++) {
 		uint64_t value;
-		if (!read_text(&p, end, fields[i].label) || !read_number(&p, end, &value))
+		if (!read_text(&p, end, fields[i].label))
+			return -1;
+		if (known != NULL && memcmp(p, known + (p - buf), DIGITS) == 0) {
+			p += DIGITS;
+			continue;
+		}
+		if (!read_number(&p, end, &value))
 			return -1;
 		memcpy((char *)s + fields[i].at, &value, sizeof value);
 	}
@@ -134,6 +168,7 @@ state_read(const char *buf, size_t len, struct state *s)
 		return -1;
 
 	uint64_t last = 0;
+	s->nranges = 0;
 	while (s->nranges < STATE_RANGES && read_text(&p, end, range_label)) {
 		struct range *r = &s->ranges[s->nranges++];
 		if (!read_number(&p, end, &r->from) || !read_text(&p, end, " ") ||

@@ -6,8 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "message.h"
+
 #define STATE_BOOT_LEN 36 /* a boot id is a UUID */
-#define STATE_LEN 511     /* bytes of the file, always: within one sector */
+#define STATE_LEN 1023    /* bytes of the file, always */
 #define STATE_RANGES 7
 
 /* Numbers from <= n < to. */
@@ -23,8 +25,20 @@ struct state {
 	uint64_t bad;              /* files ever moved to .bad */
 	uint64_t swept;            /* CLOCK_MONOTONIC, ms: the last look for orphans */
 	uint64_t spare;            /* the lowest number whose file in .claim may be spent */
-	bool durable;              /* the queue's own entry in the spool survives a power loss */
-	bool stale;                /* waiting and bytes are to be counted anew */
+	uint64_t delayed;          /* messages in .delay */
+	uint64_t delayed_bytes;    /* of body in them */
+	uint64_t due;              /* CLOCK_MONOTONIC, s: the next of them may be so; 0: none is */
+	uint64_t paused;           /* CLOCK_MONOTONIC, ms: nothing is delivered before */
+	/* How many messages ever, for people to look at. */
+	uint64_t discarded;   /* made room for a younger one */
+	uint64_t expired;     /* were dropped, or moved to another queue, because of their age */
+	uint64_t redelivered; /* came back with a try counted */
+	uint64_t dead;        /* were moved to the dead letters */
+	uint64_t opened;      /* were delivered to be closed */
+	uint64_t aborted;     /* of these were given back, by the client or for it */
+	uint64_t flushes;     /* of the queue */
+	bool durable;         /* the queue's own entry in the spool survives a power loss */
+	bool stale;           /* waiting and bytes are to be counted anew */
 	/*
 	 * Where messages may wait, in order; outside of these there are none. The last is
 	 * the queue proper, [head, next): its end is the number of the next push. Those
@@ -38,11 +52,16 @@ struct state {
 /* A queue that never held anything. */
 void state_init(struct state *s, const char *boot);
 
-/* Write `s` as STATE_LEN bytes of text at `buf`, without a NUL. */
-void state_write(char *buf, const struct state *s);
+#define STATE_FOREVER MESSAGE_NUMBER_MAX /* of `paused`: until somebody ends it, reboots included */
 
-/* Read the text back. Returns 0, or -1 if it is not as state_write writes it. */
-int state_read(const char *buf, size_t len, struct state *s);
+/* Write `s` as STATE_LEN bytes of text at `buf`, without a NUL. What stands there already is the
+ * text of `was`, and only what differs is written; NULL: all is. */
+void state_write(char *buf, const struct state *s, const struct state *was);
+
+/* Read `len` bytes of text back. What *s holds is the text `known`, of STATE_LEN bytes, and only
+ * what differs is read; NULL: all is. Returns 0, or -1, with *s as it may be, if it is not as
+ * state_write writes it. */
+int state_read(const char *buf, size_t len, struct state *s, const char *known);
 
 /* The queue proper, and the number that the next push gets. */
 struct range *state_main(struct state *s);
