@@ -24,40 +24,53 @@
 #define FLUSH_PAUSE_NS 100000 /* and how long it leaves the lock to others then */
 #define RECOUNT_MAX 100000    /* messages that are counted anew while others wait for the lock */
 
+/* Move a directory to where it is unlinked later. 0 or -1. */
+static int
+move_to_trash(struct spool *sp, int dirfd, const char *dir)
+{
+	char name[48];
+	int trash = dir_open_or_make(sp->rootfd, ".trash"), renamed;
+
+	if (trash == -1)
+		return -1;
+	do {
+		snprintf(name, sizeof name, "%ld.%lu", (long)sp->pid, sp->tmp_count++);
+		renamed = renameat(dirfd, dir, trash, name);
+	} while (renamed == -1 && (errno == ENOTEMPTY || errno == EEXIST));
+	int e = errno;
+	close_fd(&trash);
+	errno = e;
+	return renamed;
+}
+
 int
 spool_delete(struct spool *sp, const char *queue)
 {
 	struct queue *q;
-	char name[48];
 	uint64_t dropped = 0;
-	int trash, renamed, r = queue_lock(sp, queue, false, &q);
+	int renamed, r = queue_lock(sp, queue, false, &q);
 
 	if (r != 1)
 		return r;
-	trash = dir_open_or_make(sp->rootfd, ".trash");
-	if (trash == -1) {
+	renamed = move_to_trash(sp, sp->rootfd, queue);
+	int e = errno;
+	if (renamed == -1) {
 		queue_unlock(q);
+		errno = e;
 		return -1;
 	}
-	do {
-		snprintf(name, sizeof name, "%ld.%lu", (long)sp->pid, sp->tmp_count++);
-		renamed = renameat(sp->rootfd, queue, trash, name);
-	} while (renamed == -1 && (errno == ENOTEMPTY || errno == EEXIST));
-	int e = errno;
-	close_fd(&trash);
 	/* Behind the rename: until then it has messages. Once the inode may be another queue's,
 	 * replay must not give it these. */
-	if (renamed == 0)
-		dropped = journal_drop(q);
+	dropped = journal_drop(q);
 	queue_unlock(q);
 	queue_detach(q);
-	if (renamed == 0 && sp->sync != SPOOL_SYNC_NONE) {
-		renamed = fsync(sp->rootfd), e = errno;
-		if (dropped > 0)
-			journal_flush(sp, dropped); /* else it is as with rm -r */
-	}
+	if (sp->sync == SPOOL_SYNC_NONE)
+		return 1;
+	r = fsync(sp->rootfd), e = errno;
+	if (dropped > 0)
+		journal_flush(sp, dropped); /* else it is as with rm -r */
 	errno = e;
-	return renamed == 0 ? 1 : -1;
+	return r == 0 ? 1 : -1;
 }
 
 /* A walk through .trash that may be broken off. */
@@ -200,6 +213,8 @@ queue_recount(struct queue *q)
 		return -1;
 	q->state.waiting = l.waiting;
 	q->state.bytes = l.bytes;
+	if (delay_count(q, &q->state.delayed, &q->state.delayed_bytes) == -1)
+		return -1;
 	q->state.stale = false;
 	return 0;
 }
@@ -211,6 +226,36 @@ ms_between(struct timespec from, struct timespec to)
 	    ((int64_t)to.tv_sec - from.tv_sec) * 1000 + (to.tv_nsec - from.tv_nsec) / 1000000;
 
 	return ms < 0 ? 0 : (uint64_t)ms; /* the clock was set back */
+}
+
+static uint64_t
+paused_ms(const struct state *s)
+{
+	uint64_t now = os_monotonic_ms();
+
+	if (s->paused == STATE_FOREVER)
+		return SPOOL_FOREVER;
+	return s->paused > now ? s->paused - now : 0;
+}
+
+int
+spool_pause(struct spool *sp, const char *queue, uint64_t ms)
+{
+	struct queue *q;
+	int r = queue_lock(sp, queue, true, &q);
+
+	if (r != 1)
+		return -1;
+	q->state.paused = ms == 0 ? 0 : STATE_FOREVER;
+	if (ms > 0 && ms < STATE_FOREVER)
+		q->state.paused = os_monotonic_ms() + ms;
+	r = queue_store(q);
+	int e = errno;
+	if (ms == 0)
+		queue_wake(q);
+	queue_unlock(q);
+	errno = e;
+	return r;
 }
 
 int
@@ -228,14 +273,25 @@ spool_stat(struct spool *sp, const char *queue, struct queue_stat *qs)
 	s = &q->state;
 	if (queue_sweep_is_due(s))
 		queue_sweep(q, true);
+	delay_promote(q);
 	if (s->stale && s->waiting <= RECOUNT_MAX)
 		queue_recount(q);
 	queue_store(q);
+	uint64_t there = s->waiting + s->delayed;
 	*qs = (struct queue_stat){.waiting = s->waiting,
 	                          .put = s->put,
-	                          .taken = s->put < s->waiting ? 0 : s->put - s->waiting,
+	                          .taken = s->put < there ? 0 : s->put - there,
 	                          .bytes = s->bytes,
-	                          .bad = s->bad};
+	                          .delayed = s->delayed,
+	                          .paused_ms = paused_ms(s),
+	                          .bad = s->bad,
+	                          .discarded = s->discarded,
+	                          .expired = s->expired,
+	                          .redelivered = s->redelivered,
+	                          .dead = s->dead,
+	                          .opened = s->opened,
+	                          .aborted = s->aborted,
+	                          .flushes = s->flushes};
 	message_name(name, state_candidate(s, 0));
 	if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
 		qs->oldest = st.st_mtime;
@@ -245,6 +301,7 @@ spool_stat(struct spool *sp, const char *queue, struct queue_stat *qs)
 	queue_unlock(q);
 	if (queue_claim_dir(q) != -1)
 		dir_each_number(q->claimfd, count_claim, &qs->in_flight);
+	qs->waiters = queue_waiters(q);
 	return 1;
 }
 
@@ -451,20 +508,45 @@ flush_queue(struct spool *sp, struct flusher *f)
 	return 0;
 }
 
+/* With the lock held: what is delayed goes all at once. */
+static int
+flush_delayed(struct flusher *f)
+{
+	struct queue *q = f->queue;
+	struct state *s = &q->state;
+
+	if (s->stale)
+		queue_recount(q);
+	if (move_to_trash(q->spool, q->dirfd, ".delay") == -1)
+		return errno == ENOENT ? 0 : -1;
+	f->removed = (int64_t)s->delayed;
+	s->delayed = s->delayed_bytes = s->due = 0;
+	return 1;
+}
+
 int64_t
 spool_flush(struct spool *sp, const char *queue)
 {
 	struct flusher f = {.name = queue};
-	int r = queue_lock(sp, queue, false, &f.queue);
+	int trash, r = queue_lock(sp, queue, false, &f.queue);
 
 	if (r != 1)
 		return r;
 	f.below = state_next(&f.queue->state);
+	f.queue->state.flushes++;
+	trash = flush_delayed(&f);
+	int e = errno;
+	queue_store(f.queue);
 	f.queue->refs++;
 	queue_unlock(f.queue);
-	r = flush_queue(sp, &f);
+	errno = e;
+	if (trash == 1 && sp->sync == SPOOL_SYNC_FULL && fsync(f.queue->dirfd) == -1)
+		trash = -1;
+	r = trash == -1 ? -1 : flush_queue(sp, &f);
 	if (r == 0)
 		r = spool_settle(sp);
+	if (trash == 1)
+		spool_empty_trash(sp, NULL);
 	queue_unref(f.queue);
 	return r == -1 ? -1 : f.removed;
 }
@@ -483,6 +565,7 @@ expire_number(void *arg, int dirfd, uint64_t number, const char *name)
 	char line[MESSAGE_HEADER_LEN];
 	struct message m;
 	uint32_t crc;
+	struct claim c;
 	int fd = openat(dirfd, name, read_flags);
 	bool whole = fd != -1 && pread(fd, line, sizeof line, 0) == (ssize_t)sizeof line &&
 	             message_read_header(line, &m, &crc) == 0;
@@ -490,13 +573,28 @@ expire_number(void *arg, int dirfd, uint64_t number, const char *name)
 	close_fd(&fd);
 	if (!whole || m.number != number || !queue_has_expired(&m, &x->queue->config))
 		return 0;
-	if (queue_relock(x->queue) == -1)
-		return -1;
-	int r = queue_remove_number(x->queue, number);
-	queue_store(x->queue);
-	queue_unlock(x->queue);
+	enum claim_result result = spool_claim_number(x->spool, x->queue->name, number, &c);
+	if (result != CLAIM_GOT)
+		return result == CLAIM_ERROR ? -1 : 0;
+	int r = claim_expired(&c);
+	if (r == 0)
+		return claim_release(&c, false);
 	x->removed += r == 1;
 	return r == -1 ? -1 : 0;
+}
+
+/* What was removed is counted in the end, at once. */
+static int
+count_expired(struct expirer *x)
+{
+	if (x->removed == 0)
+		return 0;
+	if (queue_relock(x->queue) == -1)
+		return -1;
+	x->queue->state.expired += (uint64_t)x->removed;
+	int r = queue_store(x->queue);
+	queue_unlock(x->queue);
+	return r;
 }
 
 int64_t
@@ -509,8 +607,8 @@ spool_flush_expired(struct spool *sp, const char *queue)
 		return r;
 	queue_config(x.queue);
 	r = dir_each_number(x.queue->dirfd, expire_number, &x);
-	if (r == 0)
-		r = spool_settle(sp);
+	if (count_expired(&x) == -1 || spool_settle(sp) == -1)
+		r = -1;
 	queue_unref(x.queue);
 	return r == -1 ? -1 : x.removed;
 }
@@ -712,8 +810,8 @@ check_bad(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 static void
 check_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const char *const known[] = {".state", ".claim",  ".tmp",           ".bad",
-	                                    ".wait",  ".config", CONFIG_TEMPORARY, NULL};
+	static const char *const known[] = {".state",  ".claim", ".tmp",           ".bad", ".wait",
+	                                    ".config", ".delay", CONFIG_TEMPORARY, NULL};
 	uint64_t number;
 
 	(void)fd, (void)subdir;

@@ -18,7 +18,7 @@
 
 #define CRC_AT (MESSAGE_HEADER_LEN - 9)
 
-static const struct {
+static const struct field {
 	size_t at, width;
 } number_field = {4, 16}, length_field = {21, 10}, flags_field = {32, 10}, expiry_field = {43, 10},
   tries_field = {54, 5};
@@ -96,16 +96,36 @@ message_read_header(const char *line, struct message *m, uint32_t *crc)
 
 /* A CRC is linear: where two lines differ the checksums of everything differ by the same bits, with
  * any body before them. */
+static void
+change(char *line, const struct field *f, uint64_t value, uint32_t crc)
+{
+	uint32_t before = message_crc(line, 0);
+
+	number_write(line + f->at, f->width, value);
+	write_crc(line, crc ^ before ^ message_crc(line, 0));
+}
+
 bool
 message_add_try(char *line)
 {
 	struct message m;
-	uint32_t crc, before = message_crc(line, 0);
+	uint32_t crc;
 
 	if (message_read_header(line, &m, &crc) == -1 || m.tries >= MESSAGE_TRIES_MAX)
 		return false;
-	number_write(line + tries_field.at, tries_field.width, m.tries + 1);
-	write_crc(line, crc ^ before ^ message_crc(line, 0));
+	change(line, &tries_field, m.tries + 1, crc);
+	return true;
+}
+
+bool
+message_renumber(char *line, uint64_t number)
+{
+	struct message m;
+	uint32_t crc;
+
+	if (message_read_header(line, &m, &crc) == -1)
+		return false;
+	change(line, &number_field, number, crc);
 	return true;
 }
 

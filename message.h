@@ -38,6 +38,9 @@ int message_read_header(const char *line, struct message *m, uint32_t *crc);
  * Returns false, with nothing changed, if it is no header line, or counts as many as it can. */
 bool message_add_try(char *line);
 
+/* Give a header line another number, in the same way. False, with nothing changed, if it is none. */
+bool message_renumber(char *line, uint64_t number);
+
 /* Are these the header lines of the same message, but for its tries? Both have been checked. */
 bool message_same(const char *line, const char *other);
 

@@ -260,7 +260,7 @@ cmd_put(struct spool *sp, int argc, char *argv[])
 		errno = e;
 		die_system(queue);
 	}
-	switch (push_commit(&push, 0, NULL)) {
+	switch (push_commit(&push, 0)) {
 	case 0:
 		return 0;
 	case 1:
@@ -278,7 +278,7 @@ cmd_get(struct spool *sp, int argc, char *argv[])
 	struct claim c;
 
 	(void)argc;
-	while ((r = spool_claim(sp, queue, &c)) == CLAIM_DAMAGED)
+	while ((r = spool_claim(sp, queue, CLAIM_PLAINLY, &c)) == CLAIM_DAMAGED)
 		fprintf(stderr, "mqctl: %s/%016" PRIu64 " is damaged: moved to .bad\n", queue,
 		        c.message.number);
 	if (r == CLAIM_ERROR)
@@ -313,9 +313,9 @@ cmd_rm(struct spool *sp, int argc, char *argv[])
 
 /* What could not be moved is back at its place. */
 static void
-move(struct spool *sp, struct claim *c, const char *to, bool forgive)
+move(struct spool *sp, struct claim *c, const char *to, enum claim_forget forget)
 {
-	int r = claim_move(c, to, forgive);
+	int r = claim_move(c, to, forget);
 
 	if (r == 1)
 		die(EXIT_NOTHING, "%s: full", to);
@@ -325,7 +325,7 @@ move(struct spool *sp, struct claim *c, const char *to, bool forgive)
 
 /* Move all that waits now; what comes in meanwhile stays. */
 static int
-move_all(struct spool *sp, const char *from, const char *to, bool forgive)
+move_all(struct spool *sp, const char *from, const char *to, enum claim_forget forget)
 {
 	struct queue_stat st;
 	struct claim c;
@@ -340,13 +340,13 @@ move_all(struct spool *sp, const char *from, const char *to, bool forgive)
 	if (known == 0)
 		die(EXIT_NOTHING, "%s: no such queue", from);
 	for (max = st.waiting; n < max; n++) {
-		while ((r = spool_claim(sp, from, &c)) == CLAIM_DAMAGED)
+		while ((r = spool_claim(sp, from, CLAIM_ANYHOW, &c)) == CLAIM_DAMAGED)
 			;
 		if (r == CLAIM_ERROR)
 			die_system(from);
 		if (r == CLAIM_EMPTY)
 			break;
-		move(sp, &c, to, forgive);
+		move(sp, &c, to, forget);
 	}
 	printf("%" PRIu64 "\n", n);
 	return 0;
@@ -361,14 +361,14 @@ cmd_mv(struct spool *sp, int argc, char *argv[])
 
 	(void)argc;
 	if (strcmp(argv[1], "all") == 0)
-		return move_all(sp, from, to, false);
+		return move_all(sp, from, to, FORGET_NOTHING);
 	uint64_t number = number_arg(argv[1]);
 	r = spool_claim_number(sp, from, number, &c);
 	if (r == CLAIM_ERROR)
 		die_system(from);
 	if (r != CLAIM_GOT)
 		die(EXIT_NOTHING, "%s/%016" PRIu64 " does not wait", from, number);
-	move(sp, &c, to, false);
+	move(sp, &c, to, FORGET_NOTHING);
 	return 0;
 }
 
@@ -386,7 +386,7 @@ cmd_retry(struct spool *sp, int argc, char *argv[])
 		    argv[0]);
 	memcpy(to, from, len - tail);
 	to[len - tail] = '\0';
-	return move_all(sp, from, to, true);
+	return move_all(sp, from, to, FORGET_TRIES);
 }
 
 static int

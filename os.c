@@ -320,7 +320,7 @@ int
 os_watch_begin(struct os_watch *w, int dirfd, int closedfd)
 {
 #if defined(__linux__) && !defined(MQ_PORTABLE)
-	uint32_t arrivals = IN_CREATE | IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF;
+	uint32_t arrivals = IN_CREATE | IN_MOVED_TO | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF;
 
 	if (w->fd == -1)
 		w->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);

@@ -638,6 +638,7 @@ sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
 			unlinkat(dirfd, name, 0);
 	} else {
 		file_count_try(fd);
+		s->redelivered++;
 		int r = sw->mend_ranges ? queue_put_back(sw->queue, number, body_bytes(&st))
 		                        : os_rename_noreplace(dirfd, name, sw->queue->dirfd, name);
 		if (r == 0)
@@ -685,6 +686,21 @@ queue_sweep(struct queue *q, bool mend_ranges)
 	return sw.returned;
 }
 
+/* What no listing tells. */
+static void
+keep_counters(struct state *s, const struct state *old)
+{
+	s->bad = old->bad;
+	s->discarded = old->discarded;
+	s->expired = old->expired;
+	s->redelivered = old->redelivered;
+	s->dead = old->dead;
+	s->opened = old->opened;
+	s->aborted = old->aborted;
+	s->flushes = old->flushes;
+	s->paused = old->paused == STATE_FOREVER ? STATE_FOREVER : 0;
+}
+
 /*
  * With the lock held: make the state anew from the directory. `old` is what is left of
  * it: after a reboot counters may be older than the files, but a number once used is not
@@ -698,6 +714,8 @@ rebuild(struct queue *q, const struct state *old)
 	struct state *s = &q->state;
 
 	state_init(s, q->spool->boot);
+	if (old != NULL)
+		keep_counters(s, old);
 	queue_sweep(q, false);
 	if (dir_each_number(q->dirfd, list_number, &l) == -1)
 		return -1;
@@ -714,7 +732,8 @@ rebuild(struct queue *q, const struct state *old)
 	s->put = old != NULL ? old->put : highest;
 	if (s->put < l.waiting)
 		s->put = l.waiting;
-	s->bad += old != NULL ? old->bad : 0;
+	if (delay_rebuild(q) == -1)
+		return -1;
 	queue_store(q);
 	return 0;
 }
@@ -742,6 +761,12 @@ queue_load(struct queue *q)
 	}
 	is_stored(q, buf);
 	return 0;
+}
+
+void
+queue_wake(struct queue *q)
+{
+	futimens(q->statefd, NULL); /* which those see who watch the directory, and no push does */
 }
 
 void

@@ -590,14 +590,14 @@ fan_out(const struct command *c, struct push *push, const char *queue, char *con
 			push_abort(&copy);
 			errno = e;
 		} else {
-			r = push_commit(&copy, c->flags, NULL);
+			r = push_commit(&copy, c->flags);
 		}
 		count_push(&f, children[i], r);
 	}
 	if (spool_config(conn.spool, queue)->fanout_only)
 		push_abort(push);
 	else
-		count_push(&f, queue, push_commit(push, c->flags, NULL));
+		count_push(&f, queue, push_commit(push, c->flags));
 	if (f.stored == f.wanted && f.wanted > 0) {
 		conn.logged_error = 0;
 		reply(c, "STORED");
@@ -659,7 +659,7 @@ do_set(const struct command *c)
 		fan_out(c, &push, queue, children, n);
 		return;
 	}
-	if (error == 0 && (stored = push_commit(&push, c->flags, NULL)) == -1)
+	if (error == 0 && (stored = push_commit(&push, c->flags)) == -1)
 		error = errno;
 	if (error != 0) {
 		reply_error(c, queue, error);
@@ -820,7 +820,7 @@ take(const char *queue, const struct get_options *o, struct claim *claim)
 
 	if (o->peek)
 		return spool_peek(conn.spool, queue, claim);
-	while ((r = spool_claim(conn.spool, queue, claim)) == CLAIM_DAMAGED)
+	while ((r = spool_claim(conn.spool, queue, CLAIM_PLAINLY, claim)) == CLAIM_DAMAGED)
 		log_error("%s/%016" PRIu64 " is damaged: moved to %s/.bad", queue,
 		          claim->message.number, queue);
 	return r;

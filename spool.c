@@ -187,7 +187,7 @@ has_spares(struct push *p)
 void
 push_begin(struct push *p, struct spool *sp, const char *queue)
 {
-	*p = (struct push){.spool = sp, .fd = -1};
+	*p = (struct push){.spool = sp, .fd = -1, .delay = -1};
 	strcpy(p->queue_name, queue);
 }
 
@@ -370,11 +370,11 @@ adopt_name(struct queue *q, const char *name)
 }
 
 static int
-put_in_place(struct push *p, struct queue *q, const char *name)
+put_in_place(struct push *p, int dirfd, const char *name)
 {
 	if (p->dirfd == -1)
-		return os_name(p->fd, q->dirfd, name);
-	if (os_rename_noreplace(p->dirfd, p->name, q->dirfd, name) == -1)
+		return os_name(p->fd, dirfd, name);
+	if (os_rename_noreplace(p->dirfd, p->name, dirfd, name) == -1)
 		return -1;
 	/* From here it belongs to nobody, as a waiting message does. Not before: somebody may have
 	 * removed .state, and sweep while we believe that we hold the lock. */
@@ -415,6 +415,16 @@ has_room(const struct config *c, uint64_t items, uint64_t bytes)
 {
 	return (c->max_items == 0 || items <= c->max_items) &&
 	       (c->max_bytes == 0 || bytes <= c->max_bytes);
+}
+
+/* Is there room in a queue for what is there, and so much more? */
+static bool
+has_room_for(const struct queue *q, uint64_t items, uint64_t bytes)
+{
+	const struct state *s = &q->state;
+
+	return has_room(&q->config, s->waiting + s->delayed + items,
+	                s->bytes + s->delayed_bytes + bytes);
 }
 
 /* Would it go into the queue if that were empty? */
@@ -474,10 +484,12 @@ may_enter(struct queue *q, uint64_t length)
 		return false;
 	if (s->stale)
 		queue_recount(q); /* as long as that may take: it is rare, and they are exact */
-	if (c->discard_old || has_room(c, s->waiting + 1, s->bytes + length))
+	if (has_room_for(q, 1, length))
 		return true;
+	if (c->discard_old) /* only what waits can make room */
+		return has_room(c, s->delayed + 1, s->delayed_bytes + length);
 	pass_missing(q);
-	return has_room(c, s->waiting + 1, s->bytes + length);
+	return has_room_for(q, 1, length);
 }
 
 /* With the lock held, after message `newest` came in: let the oldest make room for it. Not before,
@@ -488,9 +500,14 @@ discard_oldest(struct queue *q, uint64_t newest)
 {
 	struct state *s = &q->state;
 
-	while (q->config.discard_old && !has_room(&q->config, s->waiting, s->bytes)) {
+	while (q->config.discard_old && !has_room_for(q, 0, 0)) {
 		uint64_t n = state_candidate(s, 0);
-		int r = n < newest ? queue_remove_number(q, n) : -1;
+		if (n >= newest)
+			break;
+		s->discarded++;
+		int r = queue_remove_number(q, n);
+		if (r != 1)
+			s->discarded--;
 		if (r == -1)
 			break;
 		if (r == 0) {
@@ -526,24 +543,58 @@ expiry_of(const struct push *p, const struct config *c)
 	return expiry < MESSAGE_EXPIRY_MAX ? expiry : MESSAGE_EXPIRY_MAX;
 }
 
-/* With the lock of q held: number the message and make it visible. */
+/* How long the message is not to be delivered, in seconds. */
+static uint64_t
+delay_of(const struct push *p, const struct config *c)
+{
+	return p->delay >= 0 ? (uint64_t)p->delay : (c->delay + 999) / 1000;
+}
+
+/* With the lock of q held: the message stands in its place. What the state does not know is not
+ * acknowledged: where it cannot be written, a row of such messages would end at the first one that
+ * is taken. */
 static enum published
-publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
+make_known(struct push *p, struct queue *q, struct delayed *d, const char *name, uint64_t number)
+{
+	bool delayed = d->fd != -1;
+	int known;
+
+	q->state.put++;
+	if (delayed) {
+		known = delay_store(q, d, p->length);
+	} else {
+		state_give(&q->state, number);
+		state_count_in(&q->state, p->length);
+		known = queue_store(q) == -1 ? -1 : queue_make_known(q, number, p->length);
+	}
+	if (known == -1) {
+		int e = errno;
+		unlinkat(delayed ? d->fd : q->dirfd, name, 0);
+		errno = e;
+		return PUBLISH_ERROR;
+	}
+	return known == 0 ? PUBLISH_DONE : PUBLISH_TAKEN;
+}
+
+/* With the lock of q held: number the message and make it visible, or, if d is open, put it aside
+ * there. */
+static enum published
+publish(struct push *p, struct queue *q, uint32_t flags, struct delayed *d, uint64_t *number)
 {
 	char name[MESSAGE_NAME_LEN + 1];
-	bool moved = false;
-
-	if (!may_enter(q, p->length))
-		return PUBLISH_FULL;
-	struct message m = {.length = p->length,
+	bool moved = false, delayed = d->fd != -1;
+	struct message m = {.number = q->state.put,
+	                    .length = p->length,
 	                    .flags = flags,
 	                    .expiry = expiry_of(p, &q->config),
 	                    .tries = p->tries};
+	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = d->date}};
+
 	if (p->fd == -1 && !(p->length <= SPOOL_SMALL && take_spare(p, q)) &&
 	    make_file(p, q, true) == -1)
 		return PUBLISH_ERROR;
 	for (;;) {
-		m.number = state_next(&q->state);
+		m.number = delayed ? m.number + 1 : state_next(&q->state);
 		if (m.number >= MESSAGE_NUMBER_MAX) {
 			errno = EOVERFLOW;
 			return PUBLISH_ERROR;
@@ -552,10 +603,12 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 			return PUBLISH_ERROR;
 		message_name(name, m.number);
 		message_write_header(p->line, &m, p->crc);
-		if (write_message(p) == -1)
+		if (write_message(p) == -1 || (delayed && futimens(p->fd, times) == -1))
 			return PUBLISH_ERROR;
-		if (put_in_place(p, q, name) == 0)
+		if (put_in_place(p, delayed ? d->fd : q->dirfd, name) == 0)
 			break;
+		if (errno == EEXIST && delayed)
+			continue;
 		if (errno == EEXIST) {
 			adopt_name(q, name);
 			if (!may_enter(q, p->length))
@@ -568,20 +621,8 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t *number)
 			return PUBLISH_ERROR;
 		}
 	}
-	state_give(&q->state, m.number);
-	q->state.put++;
-	state_count_in(&q->state, m.length);
-	/* What the state does not know is not acknowledged: where it cannot be written, a row of
-	 * such messages would end at the first one that is taken. */
 	*number = m.number;
-	int known = queue_store(q) == -1 ? -1 : queue_make_known(q, m.number, m.length);
-	if (known == -1) {
-		int e = errno;
-		unlinkat(q->dirfd, name, 0);
-		errno = e;
-		return PUBLISH_ERROR;
-	}
-	return known == 0 ? PUBLISH_DONE : PUBLISH_TAKEN;
+	return make_known(p, q, d, name, m.number);
 }
 
 /* A message is about to be removed: tell the log, or the next replay brings it back. Returns
@@ -620,12 +661,17 @@ queue_remove(struct queue *q, uint64_t number, uint64_t bytes)
 
 /* It could not be made durable, so it was not accepted. A consumer may have it already. */
 static void
-withdraw(struct push *p, struct queue *q, uint64_t number)
+withdraw(struct push *p, struct queue *q, const struct delayed *d, uint64_t number)
 {
+	char name[MESSAGE_NAME_LEN + 1];
 	int e = errno;
 
 	if (queue_relock(q) == 0) {
-		queue_remove(q, number, p->length);
+		message_name(name, number);
+		if (d->fd != -1)
+			delay_remove(q, d, name, p->length);
+		else
+			queue_remove(q, number, p->length);
 		queue_unlock(q);
 	}
 	errno = e;
@@ -634,11 +680,11 @@ withdraw(struct push *p, struct queue *q, uint64_t number)
 /* Make a published message survive a power loss without the log, and the directory that it lies
  * in: once for each queue, which may have been made by a process that does not sync. */
 static int
-sync_message(struct push *p, struct queue *q, bool durable)
+sync_message(struct push *p, struct queue *q, const struct delayed *d, bool durable)
 {
 	if (durable && p->length <= JOURNAL_BODY_MAX)
 		journal_make(p->spool); /* for the next one */
-	if (fsync(p->fd) == -1 || fsync(q->dirfd) == -1)
+	if (fsync(p->fd) == -1 || (d->fd != -1 && delay_sync(d) == -1) || fsync(q->dirfd) == -1)
 		return -1;
 	if (durable)
 		return 0;
@@ -652,14 +698,41 @@ sync_message(struct push *p, struct queue *q, bool durable)
 	return 0;
 }
 
+/* With the lock of q held: publish it if the limits let it in, and tell the log. Sets *logged as
+ * journal_push, and *number. */
+static enum published
+enter(struct push *p, struct queue *q, uint32_t flags, struct delayed *d, uint64_t *number,
+      uint64_t *logged)
+{
+	enum published done = PUBLISH_FULL;
+	uint64_t delay;
+
+	if (may_enter(q, p->length)) {
+		delay = delay_of(p, &q->config);
+		done = delay > 0 && delay_open(q, delay, d) == -1 ? PUBLISH_ERROR
+		                                                  : publish(p, q, flags, d, number);
+	}
+	if (done == PUBLISH_DONE)
+		discard_oldest(q, d->fd != -1 ? state_next(&q->state) : *number);
+	/* The log knows messages by their places in the queue. */
+	if (done == PUBLISH_DONE && d->fd == -1 && p->spool->sync != SPOOL_SYNC_NONE) {
+		if (q->state.durable)
+			*logged = journal_push(q, *number, p->line, p->body, p->fd, p->length);
+		if (*logged == 0)
+			journal_stored(q, *number);
+	}
+	if (done == PUBLISH_FULL)
+		queue_store(q); /* what was learnt of messages that are missing */
+	return done;
+}
+
 int
-push_commit(struct push *p, uint32_t flags, uint64_t *number)
+push_commit(struct push *p, uint32_t flags)
 {
 	struct queue *q;
-	uint64_t n = 0, logged = 0;
-	bool sync = p->spool->sync != SPOOL_SYNC_NONE, durable;
-	enum published done;
-	int r = 0;
+	struct delayed d = {.fd = -1, .parent = -1};
+	uint64_t number = 0, logged = 0;
+	int r;
 
 	/* This looks at the settings, too, and tells of mistakes while no lock is held. And a queue
 	 * that can take nothing is not made. */
@@ -673,30 +746,23 @@ push_commit(struct push *p, uint32_t flags, uint64_t *number)
 		push_abort(p);
 		return -1;
 	}
-	durable = q->state.durable;
-	done = publish(p, q, flags, &n);
-	sync = sync && done == PUBLISH_DONE;
-	if (done == PUBLISH_DONE)
-		discard_oldest(q, n);
-	if (sync && durable)
-		logged = journal_push(q, n, p->line, p->body, p->fd, p->length);
-	if (sync && logged == 0)
-		journal_stored(q, n);
+	bool durable = q->state.durable;
+	enum published done = enter(p, q, flags, &d, &number, &logged);
 	if (done == PUBLISH_ERROR || done == PUBLISH_FULL)
 		push_abort(p);
-	if (done == PUBLISH_FULL)
-		queue_store(q); /* what was learnt of messages that are missing */
 	queue_unlock(q);
-	if (done == PUBLISH_ERROR || done == PUBLISH_FULL)
-		return done;
-	if (sync && (logged == 0 || journal_flush(p->spool, logged) == -1) &&
-	    sync_message(p, q, durable) == -1) {
-		withdraw(p, q, n);
+	r = done == PUBLISH_TAKEN ? 0 : (int)done;
+	if (done == PUBLISH_DONE && p->spool->sync != SPOOL_SYNC_NONE &&
+	    (logged == 0 || journal_flush(p->spool, logged) == -1) &&
+	    sync_message(p, q, &d, durable) == -1) {
+		withdraw(p, q, &d, number);
 		r = -1;
 	}
-	push_end(p);
-	if (number != NULL)
-		*number = n;
+	int e = errno;
+	delay_close(&d);
+	errno = e;
+	if (p->fd != -1)
+		push_end(p);
 	return r;
 }
 
@@ -951,74 +1017,143 @@ queue_has_expired(const struct message *m, const struct config *c)
 	return m->expiry != 0 && c->expire && m->expiry <= (uint64_t)time(NULL);
 }
 
-/* A message that was taken and has failed too often: to the end of the queue of dead letters.
- * Returns 1, 0 if it is to be delivered all the same, or -1 and then it is back. */
+/* To the end of another queue, of which the operator is told. Returns 1; 0 if that is the queue that
+ * it comes from, and nothing is done; or -1 and then it is back. */
 static int
-bury(struct claim *c)
+move_away(struct claim *c, const char *to, enum claim_forget forget, const char *why)
 {
 	struct spool *sp = c->queue->spool;
-	struct message m = c->message;
-	char queue[QUEUE_NAME_MAX + 1], dead[QUEUE_NAME_MAX + 1], path[QUEUE_NAME_MAX + 32];
-	size_t len = strlen(c->queue->name), tail = strlen(SPOOL_DEAD);
+	uint64_t number = c->message.number;
+	char queue[QUEUE_NAME_MAX + 1], path[QUEUE_NAME_MAX + 32];
 
-	/* Dead letters do not die again. */
-	if (len == 0 || len + tail > QUEUE_NAME_MAX ||
-	    (len > tail && strcmp(c->queue->name + len - tail, SPOOL_DEAD) == 0))
-		return 0;
 	strcpy(queue, c->queue->name);
-	memcpy(dead, queue, len);
-	strcpy(dead + len, SPOOL_DEAD);
-	int r = claim_move(c, dead, false);
+	if (strcmp(queue, to) == 0)
+		return 0;
+	int r = claim_move(c, to, forget);
 	if (r == 1)
 		errno = EDQUOT; /* that queue is full */
 	if (r != 0)
 		return -1;
-	snprintf(path, sizeof path, "%s/%016" PRIu64, queue, m.number);
+	snprintf(path, sizeof path, "%s/%016" PRIu64, queue, number);
 	if (sp->on_mistake != NULL)
-		sp->on_mistake("dead", path, "has failed too often: moved to the dead letters");
+		sp->on_mistake("moved", path, why);
 	return 1;
 }
 
+/* A message that was taken and has failed too often: to the dead letters, which do not die again.
+ * As move_away; 0: it is to be delivered all the same. */
+static int
+bury(struct claim *c, const struct config *config)
+{
+	char dead[QUEUE_NAME_MAX + 1];
+	const char *queue = c->queue->name;
+	size_t len = strlen(queue), tail = strlen(SPOOL_DEAD);
+
+	if (config->dead_letter[0] != '\0') {
+		strcpy(dead, config->dead_letter);
+	} else {
+		if (len == 0 || len + tail > QUEUE_NAME_MAX ||
+		    (len > tail && strcmp(queue + len - tail, SPOOL_DEAD) == 0))
+			return 0;
+		memcpy(dead, queue, len);
+		strcpy(dead + len, SPOOL_DEAD);
+	}
+	return move_away(c, dead, FORGET_NOTHING,
+	                 "has failed too often: moved to the dead letters");
+}
+
+/* Its age counts anew in the other queue. As move_away, but it is gone with 0 too. */
+static int
+expire(struct claim *c, const struct config *config)
+{
+	int r = 0;
+
+	if (config->expire_to[0] != '\0') {
+		char to[QUEUE_NAME_MAX + 1];
+		strcpy(to, config->expire_to);
+		r = move_away(c, to, FORGET_EXPIRY, "has expired: moved");
+	}
+	return r == 0 ? claims_finish(c, 1) : r;
+}
+
+int
+claim_expired(struct claim *c)
+{
+	const struct config *config = queue_config(c->queue);
+
+	return queue_has_expired(&c->message, config) ? (expire(c, config) == -1 ? -1 : 1) : 0;
+}
+
+/* What became of messages that were passed on the way to the one that is delivered. It is counted
+ * under the lock that is taken for the next. */
+struct passed {
+	uint64_t expired, dead;
+};
+
+static bool
+is_paused(struct state *s)
+{
+	if (s->paused != 0 && s->paused != STATE_FOREVER && s->paused <= os_monotonic_ms())
+		s->paused = 0;
+	return s->paused != 0;
+}
+
 static enum claim_result
-claim_head(struct spool *sp, const char *queue, struct claim *c)
+claim_head(struct spool *sp, const char *queue, enum claim_how how, struct passed *passed,
+           struct claim *c)
 {
 	struct queue *q;
-	enum claim_result result;
+	enum claim_result result = CLAIM_EMPTY;
 	int r = queue_lock(sp, queue, false, &q);
 
 	if (r != 1)
 		return r == 0 ? CLAIM_EMPTY : CLAIM_ERROR;
-	*c = (struct claim){.queue = q, .fd = -1};
-	if (queue_sweep_is_due(&q->state))
+	struct state *s = &q->state;
+	*c = (struct claim){.queue = q, .fd = -1, .opened = how == CLAIM_TO_OPEN};
+	s->expired += passed->expired;
+	s->dead += passed->dead;
+	*passed = (struct passed){0};
+	if (queue_sweep_is_due(s))
 		queue_sweep(q, true);
-	result = take_head(q, c);
+	if (how == CLAIM_ANYHOW || !is_paused(s)) {
+		int promoted = delay_promote(q), e = errno;
+		result = take_head(q, c);
+		if (result == CLAIM_EMPTY && promoted == -1) {
+			result = CLAIM_ERROR;
+			errno = e;
+		}
+	}
+	if (result == CLAIM_GOT && c->opened)
+		s->opened++;
 	queue_store(q); /* if that fails, the next process finds a hole */
 	queue_unlock(q);
 	return result == CLAIM_GOT ? check_taken(sp, c) : result;
 }
 
 enum claim_result
-spool_claim(struct spool *sp, const char *queue, struct claim *c)
+spool_claim(struct spool *sp, const char *queue, enum claim_how how, struct claim *c)
 {
+	struct passed passed = {0};
+
 	for (;;) {
-		enum claim_result result = claim_head(sp, queue, c);
+		enum claim_result result = claim_head(sp, queue, how, &passed, c);
 		const struct message *m = &c->message;
 		if (result != CLAIM_GOT || (m->expiry == 0 && m->tries == 0))
 			return result;
-		const struct config *config = queue_config(c->queue);
-		if (queue_has_expired(m, config)) {
-			if (claims_finish(c, 1) == -1)
-				return CLAIM_ERROR;
+		int r = claim_expired(c);
+		if (r == -1)
+			return CLAIM_ERROR;
+		if (r == 1) {
+			passed.expired++;
 			continue;
 		}
+		const struct config *config = queue_config(c->queue);
 		if (config->max_tries == 0 || m->tries < config->max_tries)
 			return result;
-		switch (bury(c)) {
-		case 0:
-			return result;
-		case -1:
-			return CLAIM_ERROR;
-		}
+		r = bury(c, config);
+		if (r != 1)
+			return r == 0 ? result : CLAIM_ERROR;
+		passed.dead++;
 	}
 }
 
@@ -1091,6 +1226,7 @@ spool_peek(struct spool *sp, const char *queue, struct claim *c)
 			return r == 0 ? CLAIM_EMPTY : CLAIM_ERROR;
 		if (queue_sweep_is_due(&q->state))
 			queue_sweep(q, true);
+		delay_promote(q);
 		*c = (struct claim){.queue = q, .fd = -1};
 		result = open_from(q, from, c);
 		queue_store(q);
@@ -1249,15 +1385,16 @@ copy_body(struct push *p, const struct claim *c, char *small)
 }
 
 int
-claim_move(struct claim *c, const char *queue, bool forgive)
+claim_move(struct claim *c, const char *queue, enum claim_forget forget)
 {
 	char small[SPOOL_SMALL];
 	struct push p;
 	int r;
 
 	push_begin(&p, c->queue->spool, queue);
-	p.expiry = c->message.expiry;
-	p.tries = forgive ? 0 : c->message.tries;
+	p.expiry = forget == FORGET_EXPIRY ? 0 : c->message.expiry;
+	p.tries = forget == FORGET_TRIES ? 0 : c->message.tries;
+	p.delay = 0;
 	errno = EIO;
 	r = copy_body(&p, c, small);
 	if (r == -1) {
@@ -1265,7 +1402,7 @@ claim_move(struct claim *c, const char *queue, bool forgive)
 		push_abort(&p);
 		errno = e;
 	} else {
-		r = push_commit(&p, c->message.flags, NULL);
+		r = push_commit(&p, c->message.flags);
 	}
 	if (r == 0)
 		return claims_finish(c, 1);
@@ -1286,6 +1423,8 @@ claim_release(struct claim *c, bool failed)
 	if (r == 0)
 		r = queue_relock(c->queue);
 	if (r == 0) {
+		c->queue->state.redelivered += failed;
+		c->queue->state.aborted += c->opened;
 		r = queue_put_back(c->queue, c->message.number, body_bytes(&st));
 		close_fd(&c->fd); /* nobody's, before anybody can look for it */
 		queue_unlock(c->queue);

@@ -72,6 +72,7 @@ struct push {
 	int64_t exptime; /* as memcached's: see proto.h */
 	uint64_t expiry; /* or what message.h has, if it is known */
 	uint32_t tries;
+	int64_t delay; /* seconds; -1, and so at first: as the settings of the queue say */
 };
 
 /*
@@ -79,13 +80,13 @@ struct push {
  * push_write, or whole with push_body, if it has at most SPOOL_SMALL bytes and stays where it is
  * until the push ends; publish it. push_begin and push_write: 0 or -1. push_commit: 0 once the
  * message is in the queue and as durable as the spool's sync says; 1 if the queue's limits do not
- * let it in, and nothing is stored; or -1. It ends the push in all cases and sets *number (unless
- * NULL) with 0. push_abort ends it with nothing stored.
+ * let it in, and nothing is stored; or -1. It ends the push in all cases. push_abort ends it with
+ * nothing stored.
  */
 void push_begin(struct push *p, struct spool *sp, const char *queue);
 void push_body(struct push *p, const void *data, size_t len);
 int push_write(struct push *p, const void *data, size_t len);
-int push_commit(struct push *p, uint32_t flags, uint64_t *number);
+int push_commit(struct push *p, uint32_t flags);
 void push_abort(struct push *p);
 
 /* Give a push the body of another, which has all of it and was not committed yet. 0 or -1. */
@@ -110,6 +111,7 @@ struct claim {
 	struct queue *queue; /* the rest is private */
 	int fd;
 	bool reusable; /* the file is small and may be written to */
+	bool opened;   /* CLAIM_TO_OPEN */
 };
 
 enum claim_result {
@@ -120,9 +122,15 @@ enum claim_result {
 	                  call again */
 };
 
-/* Take the oldest message of a queue out of it. One that has expired is removed instead, and one
- * that has had its `max_tries` moved to the queue of dead letters. */
-enum claim_result spool_claim(struct spool *sp, const char *queue, struct claim *c);
+/* Take the oldest message of a queue out of it. One that has expired is removed instead, or goes
+ * where `expire_to` says, and one that has had its `max_tries` to the queue of dead letters. */
+enum claim_how {
+	CLAIM_PLAINLY,
+	CLAIM_TO_OPEN, /* it will be counted as opened, and as aborted if it is released */
+	CLAIM_ANYHOW,  /* for an operator: from a queue that is paused, too */
+};
+enum claim_result spool_claim(struct spool *sp, const char *queue, enum claim_how how,
+                              struct claim *c);
 
 /* Look at the oldest message, which stays where it is. CLAIM_GOT: end it with look_end. What is not
  * fit to be sent, or has expired, is passed over. */
@@ -146,11 +154,12 @@ int claims_finish(struct claim *claims, size_t n);
 
 /*
  * Move a claimed message to the end of another queue, which is made if it is missing, with all that
- * its header says; `forgive` counts its tries anew. Ends the claim. Returns 0 with the message as
+ * its header says but what is to be forgotten. Ends the claim. Returns 0 with the message as
  * durable there as a push is; 1 if that queue is full, or -1 with errno, and it is back at its
  * place. If this process dies at the wrong moment the message is in both.
  */
-int claim_move(struct claim *c, const char *queue, bool forgive);
+enum claim_forget { FORGET_NOTHING, FORGET_TRIES, FORGET_EXPIRY };
+int claim_move(struct claim *c, const char *queue, enum claim_forget forget);
 
 /*
  * Removals are flushed together with what else is, and off the client's path. So that no more
@@ -186,9 +195,16 @@ struct queue_stat {
 	uint64_t put;       /* messages that ever came in */
 	uint64_t taken;     /* messages that ever went out, on whatever way */
 	uint64_t bytes;     /* of body, in the waiting ones */
-	uint64_t bad;       /* files ever moved to .bad */
-	int64_t oldest;     /* when the head came in, seconds since 1970; 0 if none waits */
-	uint64_t age_ms;    /* since then; 0 if none waits */
+	uint64_t delayed;   /* messages that may not be delivered yet */
+	uint64_t waiters;   /* processes that wait for a message */
+	uint64_t
+	    paused_ms; /* for how much longer nothing is delivered; UINT64_MAX: until it is ended */
+	uint64_t bad;  /* files ever moved to .bad */
+	/* Messages ever: see state.h. */
+	uint64_t discarded, expired, redelivered, dead, opened, aborted;
+	uint64_t flushes; /* of the queue, ever */
+	int64_t oldest;   /* when the head came in, seconds since 1970; 0 if none waits */
+	uint64_t age_ms;  /* since then; 0 if none waits */
 };
 
 /* How a queue stands. Orphans are put back first. Returns 1, 0 if there is none, or -1.
@@ -214,7 +230,15 @@ int spool_remove(struct spool *sp, const char *queue, uint64_t number);
  * or -1. */
 int64_t spool_flush(struct spool *sp, const char *queue);
 
-/* Remove the messages that have expired. Returns how many, 0 also if there is no such queue, or -1. */
+/*
+ * Deliver nothing from a queue, which is made if it is missing, for so many milliseconds; 0: from
+ * now on again; SPOOL_FOREVER: until it is told so. What has an end ends at the next reboot, too.
+ * Returns 0 or -1.
+ */
+#define SPOOL_FOREVER UINT64_MAX
+int spool_pause(struct spool *sp, const char *queue, uint64_t ms);
+
+/* Remove the messages that have expired, or move them where `expire_to` says. Returns how many, 0 also if there is no such queue, or -1. */
 int64_t spool_flush_expired(struct spool *sp, const char *queue);
 
 /*

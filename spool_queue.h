@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "config.h"
 #include "journal.h"
@@ -101,6 +102,9 @@ void file_count_try(int fd);
 int queue_lock(struct spool *sp, const char *name, bool create, struct queue **qp);
 void queue_unlock(struct queue *q);
 
+/* Have whoever waits for a message of this queue look at it. */
+void queue_wake(struct queue *q);
+
 /* Without the lock: have something to guess by in q->state, if nothing was ever read. */
 void queue_glance(struct queue *q);
 
@@ -113,6 +117,13 @@ const struct config *queue_config(struct queue *q);
 
 /* By the settings of its queue, and the wall clock. */
 bool queue_has_expired(const struct message *m, const struct config *c);
+
+/* A claimed message: if it has expired drop it, or move it where `expire_to` says. Returns 1 and the
+ * claim is ended, 0 if it has not, or -1 and it is back. */
+int claim_expired(struct claim *c);
+
+/* Processes that wait for a message of the queue. */
+uint64_t queue_waiters(struct queue *q);
 
 /* Lock the queue that a handle stands for, wherever its directory is now. 0 or -1. */
 int queue_relock(struct queue *q);
@@ -158,6 +169,33 @@ int queue_recount(struct queue *q);
 /* Flush what says that messages were removed from a queue: its directory, .claim (-1: there is
  * none), and the files in it, which may be marked as spent. 0 or -1. */
 int sync_removals(int dirfd, int claimfd);
+
+/*
+ * delay.c, all but delay_close and delay_sync with the lock held.
+ * delay_open: a place for messages that are due in so many seconds. .state knows then that one may
+ * be there. Ends with delay_close.
+ * delay_store: there is one more in that place; write the state. delay_remove: and not any more.
+ * delay_sync: make durable that it is there; but not the queue's own directory.
+ * delay_promote: those that are due become waiting messages; the state is to be written. With -1
+ * it is tried again by the next one.
+ * delay_count: count them.
+ * delay_rebuild: fill the part of the state that is about them, after a reboot perhaps.
+ */
+struct delayed {
+	int parent, fd; /* .delay, and the directory in it */
+	uint64_t due;   /* CLOCK_MONOTONIC, s */
+	time_t date;    /* the same by the calendar, for the file's time of modification */
+	bool is_next;   /* no other is due before */
+	bool stale;     /* as the state was */
+};
+int delay_open(struct queue *q, uint64_t seconds, struct delayed *d);
+void delay_close(struct delayed *d);
+int delay_store(struct queue *q, const struct delayed *d, uint64_t bytes);
+void delay_remove(struct queue *q, const struct delayed *d, const char *name, uint64_t bytes);
+int delay_sync(const struct delayed *d);
+int delay_promote(struct queue *q);
+int delay_count(struct queue *q, uint64_t *messages, uint64_t *bytes);
+int delay_rebuild(struct queue *q);
 
 /* What the file `fd` is that is named `number` in .claim. */
 enum claim_file {

@@ -75,6 +75,34 @@ watch_ticket(struct waiter *w, const char *name)
 	return 1;
 }
 
+struct count {
+	struct waiter w; /* of which only dirfd is used */
+	uint64_t n;
+};
+
+static int
+count_ticket(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct count *c = arg;
+
+	(void)dirfd, (void)number;
+	c->n += watch_ticket(&c->w, name) == 1;
+	close_fd(&c->w.before);
+	return 0;
+}
+
+uint64_t
+queue_waiters(struct queue *q)
+{
+	struct count c = {.w = {.before = -1}};
+
+	c.w.dirfd = openat(q->dirfd, ".wait", dir_flags);
+	if (c.w.dirfd != -1)
+		dir_each_number(c.w.dirfd, count_ticket, &c);
+	close_fd(&c.w.dirfd);
+	return c.n;
+}
+
 /* With the lock held: find out who is before us. */
 static int
 find_place(struct waiter *w)
@@ -197,6 +225,18 @@ move_up(struct waiter *w)
 	return r;
 }
 
+/* When the queue is worth another look although nothing happens in it: os_monotonic_ms, 0: never. */
+static uint64_t
+next_look(const struct waiter *w)
+{
+	const struct state *s = &w->queue->state;
+	uint64_t due = s->due * 1000, paused = s->paused == STATE_FOREVER ? 0 : s->paused;
+
+	if (w->look_ms != 0 && (due == 0 || w->look_ms < due))
+		due = w->look_ms;
+	return due == 0 || due < paused ? paused : due;
+}
+
 int
 waiter_sleep(struct waiter *w, struct pollfd *client, uint64_t deadline)
 {
@@ -213,11 +253,11 @@ waiter_sleep(struct waiter *w, struct pollfd *client, uint64_t deadline)
 		os_watch_close(&watch); /* there are others before us, who need one, and time */
 	for (;;) {
 		uint64_t now = os_monotonic_ms(), until = deadline;
-		uint64_t look = w->queue == NULL ? NO_ROOM_MS : LOOK_MS;
-		if (first && !w->watching && now + look < until)
-			until = now + look;
-		if (w->look_ms != 0 && w->look_ms < until)
-			until = w->look_ms;
+		uint64_t look = now + (w->queue == NULL ? NO_ROOM_MS : LOOK_MS);
+		if (first && !w->watching && look < until)
+			until = look;
+		if (first && w->queue != NULL && (look = next_look(w)) != 0 && look < until)
+			until = look;
 		uint64_t ms = until > now ? until - now : 0;
 		int n = poll(fds, 2, ms > INT_MAX ? INT_MAX : (int)ms);
 		if (n == -1)

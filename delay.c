@@ -1,0 +1,377 @@
+/*
+ * delay.c: messages that are not to be delivered yet.
+ *
+ *     <queue>/.delay/<second>/<number>
+ *
+ * They lie in one directory for each second at which some of them are due, by CLOCK_MONOTONIC,
+ * which nobody can set; a file's time of modification is the same moment by the calendar, for the
+ * operator's eyes, and for the first look after a reboot. Their numbers only keep them in order.
+ * `due` in .state is the earliest such second, so whoever takes a message before looks no further;
+ * who takes one later gives those that are due (delay_promote) the numbers that are next in the
+ * queue. So a message waits up to a second longer than it was told, and how many wait costs nobody
+ * anything.
+ *
+ * All of it happens with the queue's lock held, and somebody may die at any point: .state is
+ * written before a message comes (that they are to be counted anew, and when the first may be due),
+ * and before it goes into the queue (it is a hole there until it is moved). Whatever number its
+ * header bears, a file in .delay is a message that is delayed.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "os.h"
+#include "spool_queue.h"
+
+#define PROMOTE_MAX 256 /* messages under one lock */
+
+struct numbers {
+	uint64_t *n;
+	size_t count, room;
+};
+
+static int
+add_number(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct numbers *l = arg;
+
+	(void)dirfd, (void)name;
+	if (l->count == l->room) {
+		size_t room = l->room == 0 ? 64 : 2 * l->room;
+		uint64_t *more = realloc(l->n, room * sizeof *more);
+		if (more == NULL)
+			return -1;
+		l->n = more;
+		l->room = room;
+	}
+	l->n[l->count++] = number;
+	return 0;
+}
+
+static int
+by_value(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* The entries of a directory that are numbers, sorted, to be freed by the caller in any case. */
+static int
+list_sorted(int fd, struct numbers *l)
+{
+	*l = (struct numbers){0};
+	if (dir_each_number(fd, add_number, l) == -1)
+		return -1;
+	if (l->count > 1)
+		qsort(l->n, l->count, sizeof *l->n, by_value);
+	return 0;
+}
+
+/* Open .delay and list the seconds in it. Its descriptor, or -1 also where there is none: then
+ * errno is ENOENT. */
+static int
+open_delay(struct queue *q, struct numbers *seconds)
+{
+	int fd = openat(q->dirfd, ".delay", dir_flags);
+
+	*seconds = (struct numbers){0};
+	if (fd != -1 && list_sorted(fd, seconds) == -1)
+		close_fd(&fd);
+	return fd;
+}
+
+static int
+open_second(int parent, uint64_t second)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+
+	message_name(name, second);
+	return openat(parent, name, dir_flags);
+}
+
+static void
+expect(struct state *s, uint64_t second)
+{
+	if (s->due == 0 || second < s->due)
+		s->due = second;
+}
+
+int
+delay_open(struct queue *q, uint64_t seconds, struct delayed *d)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+	struct state *s = &q->state;
+	uint64_t before = s->due;
+
+	d->due = (os_monotonic_ms() + 999) / 1000 + seconds;
+	d->date = time(NULL) + (time_t)seconds + 1;
+	d->parent = dir_open_or_make(q->dirfd, ".delay");
+	message_name(name, d->due);
+	d->fd = d->parent == -1 ? -1 : dir_open_or_make(d->parent, name);
+	if (d->fd == -1) {
+		close_fd(&d->parent);
+		return -1;
+	}
+	d->stale = s->stale;
+	s->stale = true;
+	expect(s, d->due);
+	d->is_next = s->due != before;
+	if (queue_store(q) == 0)
+		return 0;
+	int e = errno;
+	delay_close(d);
+	errno = e;
+	return -1;
+}
+
+void
+delay_close(struct delayed *d)
+{
+	close_fd(&d->fd);
+	close_fd(&d->parent);
+}
+
+int
+delay_store(struct queue *q, const struct delayed *d, uint64_t bytes)
+{
+	struct stat st;
+
+	q->state.stale = d->stale;
+	q->state.delayed++;
+	q->state.delayed_bytes += bytes;
+	if (queue_store(q) == -1 || fstat(q->statefd, &st) == -1)
+		return -1;
+	if (st.st_nlink == 0) { /* removed by hand, and perhaps made anew without this one */
+		queue_unlock(q);
+		if (queue_relock(q) == -1)
+			return -1;
+		q->state.stale = true;
+		expect(&q->state, d->due);
+		if (queue_store(q) == -1)
+			return -1;
+	}
+	if (d->is_next)
+		queue_wake(q);
+	return 0;
+}
+
+static void
+count_out(struct state *s, uint64_t bytes)
+{
+	s->delayed -= s->delayed > 0;
+	s->delayed_bytes -= s->delayed_bytes < bytes ? s->delayed_bytes : bytes;
+}
+
+void
+delay_remove(struct queue *q, const struct delayed *d, const char *name, uint64_t bytes)
+{
+	if (unlinkat(d->fd, name, 0) == 0) {
+		count_out(&q->state, bytes);
+		queue_store(q);
+	}
+}
+
+int
+delay_sync(const struct delayed *d)
+{
+	return fsync(d->fd) == -1 || fsync(d->parent) == -1 ? -1 : 0;
+}
+
+/* Move a message to where `number` is kept for it. Returns 0; 1 if it cannot be moved now; -1 if it
+ * is none. */
+static int
+promote(struct queue *q, int dirfd, const char *name, uint64_t number)
+{
+	char line[MESSAGE_HEADER_LEN], place[MESSAGE_NAME_LEN + 1];
+	int fd = openat(dirfd, name, write_flags), r = 1;
+
+	if (fd == -1)
+		return is_foreign(errno) ? -1 : 1;
+	message_name(place, number);
+	if (pread(fd, line, sizeof line, 0) != sizeof line || !message_renumber(line, number))
+		r = -1;
+	else if (pwrite(fd, line, sizeof line, 0) == sizeof line &&
+	         os_rename_noreplace(dirfd, name, q->dirfd, place) == 0)
+		r = 0;
+	close(fd);
+	return r;
+}
+
+/* Promote up to `max` messages of one second. Returns how many; -1 if some must stay for now. */
+static int
+promote_some(struct queue *q, int fd, const struct numbers *l, size_t max)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+	struct state *s = &q->state;
+	uint64_t first = state_next(s);
+	size_t n = l->count < max ? l->count : max;
+	struct stat st;
+	int result = (int)n;
+
+	for (size_t i = 0; i < n; i++) {
+		message_name(name, l->n[i]);
+		uint64_t bytes =
+		    fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == -1 ? 0 : body_bytes(&st);
+		state_give(s, first + i);
+		state_count_in(s, bytes);
+		count_out(s, bytes);
+	}
+	if (queue_store(q) == -1)
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		message_name(name, l->n[i]);
+		int r = promote(q, fd, name, first + i);
+		if (r == 0)
+			continue;
+		s->stale = true;
+		if (r == 1 || queue_set_aside(q, fd, name) == -1)
+			result = -1;
+	}
+	return result;
+}
+
+/* As promote_some; then the directory goes, if it is empty. */
+static int
+promote_second(struct queue *q, int parent, uint64_t second, size_t max)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+	struct numbers l = {0};
+	int fd = open_second(parent, second), r = -1;
+
+	if (fd == -1)
+		return is_foreign(errno) || errno == ENOTDIR || errno == ENOENT ? 0 : -1;
+	if (list_sorted(fd, &l) == 0)
+		r = promote_some(q, fd, &l, max);
+	if (r > 0 && q->spool->sync != SPOOL_SYNC_NONE &&
+	    (fsync(q->dirfd) == -1 || fsync(fd) == -1))
+		r = -1;
+	int e = errno;
+	message_name(name, second);
+	if (r != -1 && (size_t)r == l.count)
+		unlinkat(parent, name, AT_REMOVEDIR);
+	free(l.n);
+	close(fd);
+	errno = e;
+	return r;
+}
+
+int
+delay_promote(struct queue *q)
+{
+	struct state *s = &q->state;
+	uint64_t now = os_monotonic_ms() / 1000;
+	struct numbers seconds;
+	size_t i = 0, left = PROMOTE_MAX;
+	int r = 0;
+
+	if (s->due == 0 || now < s->due)
+		return 0;
+	int fd = open_delay(q, &seconds);
+	if (fd == -1 && errno != ENOENT) {
+		free(seconds.n);
+		return -1;
+	}
+	while (i < seconds.count && seconds.n[i] <= now && left > 0) {
+		r = promote_second(q, fd, seconds.n[i], left);
+		if (r == -1)
+			break;
+		left -= (size_t)r;
+		i += left > 0;
+	}
+	s->due = i < seconds.count ? seconds.n[i] : 0;
+	if (s->due == 0)
+		s->delayed = s->delayed_bytes = 0;
+	int e = errno;
+	free(seconds.n);
+	close_fd(&fd);
+	errno = e;
+	return r == -1 ? -1 : 0;
+}
+
+int
+delay_count(struct queue *q, uint64_t *messages, uint64_t *bytes)
+{
+	struct numbers seconds;
+	struct listing l = {0};
+	int fd = open_delay(q, &seconds), r = fd == -1 && errno != ENOENT ? -1 : 0;
+
+	for (size_t i = 0; r == 0 && i < seconds.count; i++) {
+		int dir = open_second(fd, seconds.n[i]);
+		if (dir == -1)
+			continue;
+		r = dir_each_number(dir, list_number, &l);
+		close(dir);
+	}
+	int e = errno;
+	free(seconds.n);
+	close_fd(&fd);
+	errno = e;
+	*messages = l.waiting;
+	*bytes = l.bytes;
+	return r;
+}
+
+static int
+read_date(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct stat st;
+
+	(void)number;
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1)
+		return 0;
+	*(time_t *)arg = st.st_mtime;
+	return 1;
+}
+
+/* The second that the messages in one directory are due by their dates. */
+static uint64_t
+second_by_date(int parent, uint64_t second)
+{
+	uint64_t now = os_monotonic_ms() / 1000;
+	time_t date = 0, today = time(NULL);
+	int fd = open_second(parent, second);
+
+	if (fd != -1)
+		dir_each_number(fd, read_date, &date);
+	close_fd(&fd);
+	return date <= today ? now + 1 : now + (uint64_t)(date - today);
+}
+
+int
+delay_rebuild(struct queue *q)
+{
+	char from[MESSAGE_NAME_LEN + 1], to[MESSAGE_NAME_LEN + 1];
+	struct state *s = &q->state;
+	struct numbers seconds;
+	int fd = open_delay(q, &seconds);
+
+	if (fd == -1) {
+		int e = errno;
+		free(seconds.n);
+		errno = e;
+		return e == ENOENT ? 0 : -1;
+	}
+	for (size_t i = 0; i < seconds.count; i++) {
+		uint64_t second = seconds.n[i], right = second_by_date(fd, second);
+		message_name(from, second);
+		/* Either clock was read a moment before the other. */
+		while (right + 1 < second || right > second + 1) {
+			message_name(to, right);
+			if (os_rename_noreplace(fd, from, fd, to) == 0)
+				second = right;
+			else if (errno == EEXIST)
+				right++;
+			else
+				break;
+		}
+		expect(s, second);
+	}
+	free(seconds.n);
+	close(fd);
+	return delay_count(q, &s->delayed, &s->delayed_bytes);
+}
