@@ -676,8 +676,10 @@ spool_configure(struct spool *sp, const char *queue, char *const *settings, size
 		return -1;
 	if (config_check(scope, settings, n, report_mistake, &r) > 0)
 		return 1;
-	if (queue == NULL)
+	if (queue == NULL) {
+		sp->configured = false; /* look at once */
 		return config_edit(sp->rootfd, scope, settings, n, report_mistake, &r);
+	}
 	if (queue_lock(sp, queue, true, &q) != 1)
 		return -1;
 	queue_unlock(q);

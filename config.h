@@ -37,7 +37,7 @@ struct config {
 	char dead_letter[QUEUE_NAME_MAX + 1]; /* where dead letters go */
 };
 #define CONFIG_KEYS 15
-#define CONFIG_DELAY_MAX 315360000 /* seconds: ten years */
+#define CONFIG_DELAY_MAX 315360000 /* seconds: ten years, as PROTO_DELAY_MAX */
 
 enum config_kind {
 	CONFIG_COUNT,      /* digits */

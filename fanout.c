@@ -5,6 +5,8 @@
  * all queues, whoever first opens a child leaves an empty file of its name in `.fanout/orders`. That
  * is a hint: one whose queue is gone is removed by the next push, and a queue that was made by hand
  * gets its own when it is used.
+ *
+ * A message is published in all of them before the first is flushed, so that one flush is for all.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -17,7 +19,9 @@
 
 #include "spool_queue.h"
 
-static char **children; /* what spool_children found last; NULL ends them */
+#define SPREAD_MAX 8 /* messages that share a flush; each is a handle of the spool */
+
+static char **children; /* what find_children found last; NULL ends them */
 
 static int
 enrol(int fanoutfd, const char *parent, const char *name)
@@ -74,8 +78,9 @@ add_child(size_t *n, const char *name)
 	return 0;
 }
 
-int
-spool_children(struct spool *sp, const char *queue, char *const **names, size_t *n)
+/* The names of the queues that get a copy of what is pushed to this one, into `children`. */
+static int
+find_children(struct spool *sp, const char *queue, size_t *n)
 {
 	char path[QUEUE_NAME_MAX + 16];
 	struct dirent *e;
@@ -117,6 +122,107 @@ spool_children(struct spool *sp, const char *queue, char *const **names, size_t 
 	int saved = errno;
 	closedir(dir);
 	errno = saved;
-	*names = children;
 	return r;
+}
+
+/* Give a push the body of another, which has all of it and was not committed yet. */
+static int
+copy_body(struct push *to, const struct push *from)
+{
+	char *buf = to->spool->buf;
+	uint64_t at = 0;
+
+	if (from->fd == -1) {
+		push_body(to, from->body, (size_t)from->length);
+		return 0;
+	}
+	while (at < from->length) {
+		ssize_t n = pread(from->fd, buf, push_piece(to), (off_t)(MESSAGE_HEADER_LEN + at));
+		if (n <= 0) {
+			errno = n == 0 ? EIO : errno;
+			return -1;
+		}
+		if (push_write(to, buf, (size_t)n) == -1)
+			return -1;
+		at += (uint64_t)n;
+	}
+	return 0;
+}
+
+static void
+count(struct spread *s, const char *queue, int result)
+{
+	int e = errno;
+
+	s->stored += result == 0;
+	s->full += result == 1;
+	if (result != 0 && s->failed[0] == '\0') {
+		strcpy(s->failed, queue);
+		s->error = result == 1 ? 0 : e;
+	}
+}
+
+/* Settle what is published: the last first, whose flush is then that of all. */
+static void
+settle(struct push *published, size_t *n, struct spread *s)
+{
+	for (; *n > 0; --*n) {
+		struct push *p = &published[*n - 1];
+		count(s, p->queue_name, push_settle(p));
+	}
+}
+
+static void
+publish_copy(struct push *copy, const struct push *p, const char *child, uint32_t flags,
+             struct spread *s, size_t *n)
+{
+	int r;
+
+	push_begin(copy, p->spool, child);
+	copy->exptime = p->exptime;
+	copy->delay = p->delay;
+	r = copy_body(copy, p);
+	if (r == -1) {
+		int e = errno;
+		push_abort(copy);
+		errno = e;
+	} else {
+		r = push_publish(copy, flags);
+	}
+	if (r == 0)
+		++*n;
+	else
+		count(s, child, r);
+}
+
+void
+push_spread(struct push *p, uint32_t flags, struct spread *s)
+{
+	struct push published[SPREAD_MAX];
+	size_t n, npublished = 0;
+
+	*s = (struct spread){.wanted = 1};
+	if (find_children(p->spool, p->queue_name, &n) == -1) {
+		count(s, p->queue_name, -1);
+		push_abort(p);
+		return;
+	}
+	if (n == 0) {
+		count(s, p->queue_name, push_commit(p, flags));
+		return;
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (npublished == SPREAD_MAX)
+			settle(published, &npublished, s);
+		publish_copy(&published[npublished], p, children[i], flags, s, &npublished);
+	}
+	s->wanted = (unsigned)n;
+	if (spool_config(p->spool, p->queue_name)->fanout_only) {
+		push_abort(p);
+	} else {
+		s->wanted++;
+		int r = push_publish(p, flags);
+		count(s, p->queue_name, r == 0 ? push_settle(p) : r);
+	}
+	settle(published, &npublished, s);
 }

@@ -260,14 +260,15 @@ cmd_put(struct spool *sp, int argc, char *argv[])
 		errno = e;
 		die_system(queue);
 	}
-	switch (push_commit(&push, 0)) {
-	case 0:
+	struct spread spread;
+	push_spread(&push, 0, &spread);
+	if (spread.failed[0] == '\0')
 		return 0;
-	case 1:
-		die(EXIT_NOTHING, "%s: not stored: its limits do not let it in", queue);
-	default:
-		die_system(queue);
-	}
+	if (spread.error == 0)
+		die(EXIT_NOTHING, "%s: not stored, in %u of %u queues: its limits do not let it in",
+		    spread.failed, spread.wanted - spread.stored, spread.wanted);
+	die(EXIT_SYSTEM, "%s: not stored, in %u of %u queues: %s", spread.failed,
+	    spread.wanted - spread.stored, spread.wanted, strerror(spread.error));
 }
 
 static int

@@ -38,7 +38,10 @@ static const struct row {
     {"monitor", VERB_MONITOR, 3, 4, 0, 0, NULL},
     {"confirm", VERB_CONFIRM, 3, 3, 0, 0, NULL},
     {"delete", VERB_DELETE, 2, 4, 0, 2, NULL},
+    {"flush_all_expired", VERB_FLUSH_EXPIRED, 1, 1, 0, 0, NULL},
     {"flush", VERB_FLUSH, 2, 2, 0, 0, NULL},
+    {"pause", VERB_PAUSE, 3, 3, 0, 0, NULL},
+    {"status", VERB_STATUS, 1, 2, 0, 0, NULL},
     {"stats", VERB_STATS, 1, MANY, 0, 0, NULL},
     {"dump_stats", VERB_DUMP_STATS, 1, MANY, 0, 0, NULL},
     {"version", VERB_VERSION, 1, 1, 0, 0, NULL},
@@ -236,7 +239,7 @@ proto_parse(const char *line, size_t len, struct command *c)
 		parse_storage(w.first, c);
 	else if (row->verb == VERB_DELETE)
 		parse_delete(&w, n, c);
-	else if (row->verb == VERB_MONITOR || row->verb == VERB_CONFIRM)
+	else if (row->verb == VERB_MONITOR || row->verb == VERB_CONFIRM || row->verb == VERB_PAUSE)
 		parse_numbers(&w, c);
 }
 
@@ -281,30 +284,72 @@ set_option(struct word w, struct get_options *o)
 	return true;
 }
 
-const char *
-proto_get_options(struct word key, struct word *queue, struct get_options *o)
+/* The option behind the last one, which ends at *p (NULL: there is none); the first, if *p is where
+ * the queue's name ends. */
+static bool
+next_option(struct word key, const char **p, struct word *option)
 {
-	const char *end = key.s + key.len, *p = memchr(key.s, '/', key.len);
-	unsigned n = 0;
+	const char *end = key.s + key.len, *from;
 
-	*queue = (struct word){key.s, (size_t)((p != NULL ? p : end) - key.s)};
-	*o = (struct get_options){0};
+	if (*p == NULL)
+		return false;
+	from = *p + 1;
+	*p = memchr(from, '/', (size_t)(end - from));
+	*option = (struct word){from, (size_t)((*p != NULL ? *p : end) - from)};
+	return true;
+}
+
+/* The queue's name, and *p is where it ends if there are options. */
+static const char *
+split_key(struct word key, struct word *queue, const char **p)
+{
+	*p = memchr(key.s, '/', key.len);
+	*queue = (struct word){key.s, *p != NULL ? (size_t)(*p - key.s) : key.len};
 	if (key.len > PROTO_KEY_MAX)
 		return "CLIENT_ERROR key too long";
 	if (queue->len == 0)
 		return "CLIENT_ERROR queue name missing";
-	for (; p != NULL; n++) {
-		const char *from = p + 1;
-		p = memchr(from, '/', (size_t)(end - from));
-		struct word w = {from, (size_t)((p != NULL ? p : end) - from)};
-		if (!set_option(w, o))
-			return "CLIENT_ERROR unknown option";
-	}
-	if (o->abort && n > 1)
-		return "CLIENT_ERROR abort goes with no other option";
-	if (o->peek && (o->open || o->close))
-		return "CLIENT_ERROR peek does not go with open or close";
 	return NULL;
+}
+
+const char *
+proto_get_options(struct word key, struct word *queue, struct get_options *o)
+{
+	const char *p, *refusal = split_key(key, queue, &p);
+	struct word option;
+	unsigned n = 0;
+
+	*o = (struct get_options){0};
+	for (; refusal == NULL && next_option(key, &p, &option); n++)
+		if (!set_option(option, o))
+			refusal = "CLIENT_ERROR unknown option";
+	if (refusal == NULL && o->abort && n > 1)
+		refusal = "CLIENT_ERROR abort goes with no other option";
+	if (refusal == NULL && o->peek && (o->open || o->close))
+		refusal = "CLIENT_ERROR peek does not go with open or close";
+	return refusal;
+}
+
+const char *
+proto_set_options(struct word key, struct word *queue, int64_t *delay)
+{
+	static const char name[] = "delay=";
+	const char *p, *refusal = split_key(key, queue, &p);
+	size_t len = sizeof name - 1;
+	struct word option;
+	uint64_t seconds;
+
+	*delay = -1;
+	while (refusal == NULL && next_option(key, &p, &option)) {
+		if (option.len < len || memcmp(option.s, name, len) != 0)
+			refusal = "CLIENT_ERROR unknown option";
+		else if (number_parse(option.s + len, option.len - len, PROTO_DELAY_MAX,
+		                      &seconds) == -1)
+			refusal = "CLIENT_ERROR bad delay";
+		else
+			*delay = (int64_t)seconds;
+	}
+	return refusal;
 }
 
 size_t

@@ -6,10 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PROTO_LINE_MAX 2048 /* bytes of a command line with its end */
-#define PROTO_GET_MAX 65536 /* the same for get and gets, which may name many queues */
-#define PROTO_KEY_MAX 250   /* bytes of a key, as in memcached */
-#define PROTO_BINARY 0x80   /* first byte of a request in the binary protocol */
+#define PROTO_LINE_MAX 2048       /* bytes of a command line with its end */
+#define PROTO_GET_MAX 65536       /* the same for get and gets, which may name many queues */
+#define PROTO_KEY_MAX 250         /* bytes of a key, as in memcached */
+#define PROTO_DELAY_MAX 315360000 /* seconds: ten years */
+#define PROTO_BINARY 0x80         /* first byte of a request in the binary protocol */
 #define PROTO_BINARY_HEADER 24
 
 enum verb {
@@ -23,6 +24,8 @@ enum verb {
 	VERB_CONFIRM,
 	VERB_DELETE,
 	VERB_FLUSH,
+	VERB_PAUSE,
+	VERB_STATUS,
 	VERB_STATS,
 	VERB_DUMP_STATS,
 	VERB_VERSION,
@@ -41,7 +44,7 @@ struct command {
 	bool has_block;    /* a data block of `bytes` and CRLF follows the line */
 	uint64_t bytes;
 	struct word key;    /* the first key; s is NULL if there is none */
-	uint64_t number[2]; /* of monitor and confirm: what stands behind the key */
+	uint64_t number[2]; /* of monitor, confirm and pause: what stands behind the key */
 	const char *end;    /* of the line, for proto_next_word */
 	uint32_t flags;
 	int64_t exptime; /* of set: 0 never; up to 30 days in seconds from now; else a date */
@@ -84,6 +87,9 @@ struct get_options {
  * docs/guide.md; but what Kestrel ignores is refused here.
  */
 const char *proto_get_options(struct word key, struct word *queue, struct get_options *o);
+
+/* The same for the key of a set: *delay is the number of seconds of delay=<n>, -1 without it. */
+const char *proto_set_options(struct word key, struct word *queue, int64_t *delay);
 
 /*
  * The answer to a request in the binary protocol, of which `len` bytes are here. Writes

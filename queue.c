@@ -37,6 +37,8 @@ spool_at(const char *dir, enum spool_sync sync)
 	sp->sync = sync;
 	sp->rootfd = -1;
 	sp->journal.fd = sp->journal.sync_fd = -1;
+	sp->configured = false;
+	config_merge(&sp->config, &sp->config_file, NULL);
 	sp->pid = getpid();
 	os_boot_id(sp->boot);
 	return sp;
@@ -283,46 +285,53 @@ tell(void *arg, unsigned line, const char *detail)
 	t->report = NULL;
 }
 
-static void
-look_at_spool(struct spool *sp)
+/* Is it time for a look? A process that serves one command looks once, and pays for no clock. */
+static bool
+look_is_due(bool *configured, uint64_t *looked)
+{
+	uint64_t now = *configured ? os_monotonic_ms() : 0;
+
+	if (*configured && *looked != 0 && now - *looked < CONFIG_MS)
+		return false;
+	*configured = true;
+	*looked = now;
+	return true;
+}
+
+/* What is in force for a queue that has no settings of its own. */
+static const struct config *
+common_config(struct spool *sp)
 {
 	struct telling t = {.report = sp->on_mistake};
 
-	config_look(&sp->config_file, sp->rootfd, CONFIG_SPOOL, tell, &t);
+	if (spool_dirfd(sp) != -1 && look_is_due(&sp->configured, &sp->looked)) {
+		config_look(&sp->config_file, sp->rootfd, CONFIG_SPOOL, tell, &t);
+		config_merge(&sp->config, &sp->config_file, NULL);
+	}
+	return &sp->config;
 }
 
-/* A process that serves one command looks once, and pays for no clock. */
 const struct config *
 queue_config(struct queue *q)
 {
 	struct telling t = {.report = q->spool->on_mistake, .queue = q->name};
-	uint64_t now = 0;
 
-	if (q->configured) {
-		now = os_monotonic_ms();
-		if (q->looked != 0 && now - q->looked < CONFIG_MS)
-			return &q->config;
+	if (look_is_due(&q->configured, &q->looked)) {
+		common_config(q->spool);
+		config_look(&q->config_file, q->dirfd, CONFIG_QUEUE, tell, &t);
+		config_merge(&q->config, &q->spool->config_file, &q->config_file);
 	}
-	q->looked = now;
-	q->configured = true;
-	look_at_spool(q->spool);
-	config_look(&q->config_file, q->dirfd, CONFIG_QUEUE, tell, &t);
-	config_merge(&q->config, &q->spool->config_file, &q->config_file);
 	return &q->config;
 }
 
 const struct config *
 spool_config(struct spool *sp, const char *queue)
 {
-	static struct config none;
 	struct queue *q;
 
 	if (queue != NULL && queue_find(sp, queue, false, &q) == 1)
 		return queue_config(q);
-	if (spool_dirfd(sp) != -1)
-		look_at_spool(sp);
-	config_merge(&none, &sp->config_file, NULL);
-	return &none;
+	return common_config(sp);
 }
 
 /*

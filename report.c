@@ -36,8 +36,17 @@ static const struct queue_field {
     {"items", offsetof(struct queue_stat, waiting)},
     {"bytes", offsetof(struct queue_stat, bytes)},
     {"total_items", offsetof(struct queue_stat, put)},
+    {"delayed", offsetof(struct queue_stat, delayed)},
+    {"expired_items", offsetof(struct queue_stat, expired)},
+    {"discarded", offsetof(struct queue_stat, discarded)},
     {"age", offsetof(struct queue_stat, age_ms)},
+    {"waiters", offsetof(struct queue_stat, waiters)},
     {"open_transactions", offsetof(struct queue_stat, in_flight)},
+    {"transactions", offsetof(struct queue_stat, opened)},
+    {"canceled_transactions", offsetof(struct queue_stat, aborted)},
+    {"redelivered", offsetof(struct queue_stat, redelivered)},
+    {"dead", offsetof(struct queue_stat, dead)},
+    {"total_flushes", offsetof(struct queue_stat, flushes)},
 };
 #define QUEUE_FIELDS (sizeof queue_fields / sizeof queue_fields[0])
 

@@ -31,7 +31,8 @@
 #include "wait.h"
 
 /* Opened and not yet closed. Each has a handle of the spool, as have the claims that are not yet
- * written (CLAIMS_MAX in connection.c) and the command at hand: together fewer than there are. */
+ * written (CLAIMS_MAX in connection.c) and a push to many queues (SPREAD_MAX in fanout.c): together
+ * fewer than there are. */
 #define OPEN_MAX 32
 
 static struct opened {
@@ -49,87 +50,64 @@ serve_terminate(void)
 	conn_terminate();
 }
 
+/* Why a command that this status, or a stricter one, does not allow is refused; NULL if it is not. */
+static const char *
+refused_now(enum config_status status)
+{
+	switch (spool_config(conn.spool, NULL)->status) {
+	case STATUS_READONLY:
+		return status <= STATUS_READONLY ? "SERVER_ERROR readonly" : NULL;
+	case STATUS_QUIESCENT:
+		return "SERVER_ERROR quiescent";
+	default:
+		return NULL;
+	}
+}
+
 /*
  * Messages in
  */
 
-/* How far a push has come that goes to several queues. */
-struct fan {
-	unsigned wanted, stored, full;
-	char failed[QUEUE_NAME_MAX + 1]; /* the first queue that it could not be stored in */
-	int error;
-};
-
+/* What a client is told of a push, to one queue or to several. */
 static void
-count_push(struct fan *f, const char *queue, int result)
+answer_push(const struct command *c, const struct spread *s)
 {
-	int e = errno;
-
-	f->wanted++;
-	f->stored += result == 0;
-	f->full += result == 1;
-	if (result == 0)
-		stats_add(STATS_ITEMS, 1);
-	if (result != 0 && f->failed[0] == '\0') {
-		snprintf(f->failed, sizeof f->failed, "%s", queue);
-		f->error = result == 1 ? 0 : e;
-	}
-}
-
-/* Store a message whose body is complete in its queue, and in that one's children. */
-static void
-fan_out(const struct command *c, struct push *push, const char *queue, char *const *children,
-        size_t n)
-{
-	struct fan f = {0};
-	struct push copy;
-
-	for (size_t i = 0; i < n; i++) {
-		push_begin(&copy, conn.spool, children[i]);
-		copy.exptime = c->exptime;
-		int r = push_copy(&copy, push);
-		if (r == -1) {
-			int e = errno;
-			push_abort(&copy);
-			errno = e;
-		} else {
-			r = push_commit(&copy, c->flags);
-		}
-		count_push(&f, children[i], r);
-	}
-	if (spool_config(conn.spool, queue)->fanout_only)
-		push_abort(push);
-	else
-		count_push(&f, queue, push_commit(push, c->flags));
-	if (f.stored == f.wanted && f.wanted > 0) {
+	stats_add(STATS_ITEMS, s->stored);
+	if (s->failed[0] == '\0') {
 		conn.logged_error = 0;
 		conn_reply(c, "STORED");
-	} else if (f.full == f.wanted) {
+	} else if (s->full == s->wanted) {
+		conn.logged_error = 0;
 		conn_reply(c, "NOT_STORED");
-	} else if (f.stored == 0 && f.error != 0) {
-		conn_reply_error(c, f.failed, f.error);
+	} else if (s->stored == 0 && s->error != 0) {
+		conn_reply_error(c, s->failed, s->error);
 	} else {
-		const char *why = f.error == 0 ? "full" : strerror(f.error);
-		conn_log_error(f.failed, f.error);
+		const char *why = s->error == 0 ? "full" : strerror(s->error);
+		conn_log_error(s->failed, s->error);
 		if (!c->noreply)
 			conn_put_line("SERVER_ERROR stored in %u of %u queues, not in %s: %s",
-			              f.stored, f.wanted, f.failed, why);
+			              s->stored, s->wanted, s->failed, why);
 	}
 }
 
 static void
 do_set(const struct command *c, uint64_t max_body)
 {
-	char *const *children;
-	size_t n;
 	char queue[QUEUE_NAME_MAX + 1];
+	struct word name;
 	struct push push;
-	int error = 0, stored = 0;
-	const char *refusal = proto_key_error(c->key, queue);
+	struct spread spread;
+	int64_t delay;
+	int error = 0;
+	const char *refusal = proto_set_options(c->key, &name, &delay);
 
+	if (refusal == NULL)
+		refusal = proto_key_error(name, queue);
 	if (refusal == NULL && c->bytes > max_body)
 		refusal = "SERVER_ERROR object too large for cache";
-	/* A small one is not in the way, and push_commit asks the same. */
+	if (refusal == NULL)
+		refusal = refused_now(STATUS_READONLY);
+	/* A small one is not in the way, and push_publish asks the same. */
 	if (refusal == NULL && c->bytes > SPOOL_SMALL &&
 	    !spool_accepts(conn.spool, queue, c->bytes))
 		refusal = "NOT_STORED";
@@ -144,6 +122,7 @@ do_set(const struct command *c, uint64_t max_body)
 	stats_add(STATS_CMD_SET, 1);
 	push_begin(&push, conn.spool, queue);
 	push.exptime = c->exptime;
+	push.delay = delay;
 	switch (conn_receive_body(&push, c->bytes, &error)) {
 	case BLOCK_CUT:
 		return;
@@ -153,27 +132,12 @@ do_set(const struct command *c, uint64_t max_body)
 	case BLOCK_GOOD:
 		break;
 	}
-	if (error == 0 && spool_children(conn.spool, queue, &children, &n) == -1) {
-		error = errno;
-		push_abort(&push);
-	}
-	if (error == 0 && n > 0) {
-		fan_out(c, &push, queue, children, n);
-		return;
-	}
-	if (error == 0 && (stored = push_commit(&push, c->flags)) == -1)
-		error = errno;
 	if (error != 0) {
 		conn_reply_error(c, queue, error);
 		return;
 	}
-	conn.logged_error = 0;
-	if (stored == 1) {
-		conn_reply(c, "NOT_STORED");
-		return;
-	}
-	stats_add(STATS_ITEMS, 1);
-	conn_reply(c, "STORED");
+	push_spread(&push, c->flags, &spread);
+	answer_push(c, &spread);
 }
 
 /*
@@ -261,7 +225,8 @@ take(const char *queue, const struct get_options *o, struct claim *claim)
 
 	if (o->peek)
 		return spool_peek(conn.spool, queue, claim);
-	while ((r = spool_claim(conn.spool, queue, CLAIM_PLAINLY, claim)) == CLAIM_DAMAGED)
+	while ((r = spool_claim(conn.spool, queue, o->open ? CLAIM_TO_OPEN : CLAIM_PLAINLY,
+	                        claim)) == CLAIM_DAMAGED)
 		log_error("%s/%016" PRIu64 " is damaged: moved to %s/.bad", queue,
 		          claim->message.number, queue);
 	return r;
@@ -428,6 +393,9 @@ do_get(const struct command *c)
 		if (++nwords > 1 && !plain && refusal == NULL)
 			refusal = "CLIENT_ERROR options go with a get of one queue";
 	}
+	/* What is open can be ended at any time. */
+	if (refusal == NULL && (nwords > 1 || options.open || !(options.close || options.abort)))
+		refusal = refused_now(STATUS_QUIESCENT);
 	if (refusal == NULL && nwords == 1)
 		error = get_with_options(c, queue, &options, &refusal);
 	if (refusal != NULL) {
@@ -473,6 +441,8 @@ do_monitor(const struct command *c)
 
 	if (refusal == NULL && nopened == OPEN_MAX)
 		refusal = "CLIENT_ERROR too many open items";
+	if (refusal == NULL)
+		refusal = refused_now(STATUS_QUIESCENT);
 	if (refusal != NULL) {
 		conn_reply(c, refusal);
 		return;
@@ -547,6 +517,8 @@ do_delete(const struct command *c)
 	const char *refusal = proto_key_error(c->key, queue);
 	int r;
 
+	if (refusal == NULL)
+		refusal = refused_now(STATUS_READONLY);
 	if (refusal != NULL) {
 		conn_reply(c, refusal);
 		return;
@@ -567,6 +539,8 @@ do_flush(const struct command *c)
 	char queue[QUEUE_NAME_MAX + 1];
 	const char *refusal = proto_key_error(c->key, queue);
 
+	if (refusal == NULL)
+		refusal = refused_now(STATUS_READONLY);
 	if (refusal != NULL) {
 		conn_reply(c, refusal);
 		return;
@@ -583,11 +557,14 @@ do_flush(const struct command *c)
 static void
 do_flush_all(const struct command *c)
 {
+	const char *refusal = refused_now(STATUS_READONLY);
 	char **queues;
 	int r = 0;
 
-	if (!spool_config(conn.spool, NULL)->allow_flush_all) {
-		conn_reply(c, "CLIENT_ERROR flush_all not allowed");
+	if (!spool_config(conn.spool, NULL)->allow_flush_all)
+		refusal = "CLIENT_ERROR flush_all not allowed";
+	if (refusal != NULL) {
+		conn_reply(c, refusal);
 		return;
 	}
 	queues = spool_list(conn.spool);
@@ -610,6 +587,8 @@ do_flush_expired(const struct command *c)
 	char *one[] = {queue, NULL}, **queues = c->key.s != NULL ? one : NULL;
 	int64_t removed = 0, n = 0;
 
+	if (refusal == NULL)
+		refusal = refused_now(STATUS_READONLY);
 	if (refusal != NULL) {
 		conn_reply(c, refusal);
 		return;
@@ -628,6 +607,56 @@ do_flush_expired(const struct command *c)
 		conn_put_line("%" PRId64, removed);
 	if (queues != one)
 		spool_list_free(queues);
+}
+
+/* For so many seconds nothing is delivered; 0: from now on again. */
+static void
+do_pause(const struct command *c)
+{
+	char queue[QUEUE_NAME_MAX + 1];
+	const char *refusal = proto_key_error(c->key, queue);
+
+	if (refusal != NULL)
+		conn_reply(c, refusal);
+	else if (spool_pause(conn.spool, queue, c->number[0] * 1000) == -1)
+		conn_reply_error(c, queue, errno);
+	else
+		conn_reply(c, "OK");
+}
+
+static void
+log_mistake(const char *what, const char *path, const char *detail)
+{
+	(void)what;
+	log_error("%s: %s", path, detail);
+}
+
+/* Tell the status, or change it. */
+static void
+do_status(const struct command *c)
+{
+	static const char *const replies[] = {
+	    [STATUS_UP] = "UP", [STATUS_READONLY] = "READONLY", [STATUS_QUIESCENT] = "QUIESCENT"};
+	char setting[32];
+	char *settings[] = {setting};
+	uint64_t status = STATUS_UP;
+
+	if (c->key.s == NULL) {
+		conn_reply(c, replies[spool_config(conn.spool, NULL)->status]);
+		return;
+	}
+	while (status <= STATUS_QUIESCENT && !proto_word_is(c->key, config_status_name(status)))
+		status++;
+	if (status > STATUS_QUIESCENT) {
+		conn_reply(c, "CLIENT_ERROR status must be up, readonly or quiescent");
+		return;
+	}
+	snprintf(setting, sizeof setting, "status=%s", config_status_name(status));
+	int r = spool_configure(conn.spool, NULL, settings, 1, log_mistake);
+	if (r == -1)
+		conn_reply_error(c, "status", errno);
+	else
+		conn_reply(c, r == 0 ? "END" : "SERVER_ERROR mistake in .config");
 }
 
 /*
@@ -668,6 +697,12 @@ run(const struct command *c, const struct serve_options *options)
 	case VERB_FLUSH:
 		do_flush(c);
 		break;
+	case VERB_PAUSE:
+		do_pause(c);
+		break;
+	case VERB_STATUS:
+		do_status(c);
+		break;
 	case VERB_STATS:
 		report_stats(c, options);
 		break;
@@ -683,13 +718,6 @@ run(const struct command *c, const struct serve_options *options)
 	case VERB_FIXED:
 		break; /* has a reply */
 	}
-}
-
-static void
-log_mistake(const char *what, const char *path, const char *detail)
-{
-	(void)what;
-	log_error("%s: %s", path, detail);
 }
 
 void

@@ -249,29 +249,6 @@ push_write(struct push *p, const void *data, size_t len)
 	return 0;
 }
 
-int
-push_copy(struct push *to, const struct push *from)
-{
-	char *buf = to->spool->buf;
-	uint64_t at = 0;
-
-	if (from->fd == -1) {
-		push_body(to, from->body, (size_t)from->length);
-		return 0;
-	}
-	while (at < from->length) {
-		ssize_t n = pread(from->fd, buf, push_piece(to), (off_t)(MESSAGE_HEADER_LEN + at));
-		if (n <= 0) {
-			errno = n == 0 ? EIO : errno;
-			return -1;
-		}
-		if (push_write(to, buf, (size_t)n) == -1)
-			return -1;
-		at += (uint64_t)n;
-	}
-	return 0;
-}
-
 size_t
 push_piece(const struct push *p)
 {
@@ -517,11 +494,11 @@ discard_oldest(struct queue *q, uint64_t newest)
 	}
 }
 
-enum published {
-	PUBLISH_ERROR = -1,
-	PUBLISH_DONE,
-	PUBLISH_FULL,  /* the limits do not let it in */
-	PUBLISH_TAKEN, /* it has been taken already, which somebody can who removes .state */
+enum entered {
+	ENTER_ERROR,
+	ENTER_DONE,
+	ENTER_FULL,  /* the limits do not let it in */
+	ENTER_TAKEN, /* it has been taken already, which somebody can who removes .state */
 };
 
 /* When a message expires, as memcached counts: see its doc/protocol.txt, "Expiration times". */
@@ -553,15 +530,17 @@ delay_of(const struct push *p, const struct config *c)
 /* With the lock of q held: the message stands in its place. What the state does not know is not
  * acknowledged: where it cannot be written, a row of such messages would end at the first one that
  * is taken. */
-static enum published
-make_known(struct push *p, struct queue *q, struct delayed *d, const char *name, uint64_t number)
+static enum entered
+make_known(struct push *p, struct queue *q, const char *name)
 {
-	bool delayed = d->fd != -1;
+	struct delayed *place = &p->out.place;
+	uint64_t number = p->out.number;
+	bool delayed = place->fd != -1;
 	int known;
 
 	q->state.put++;
 	if (delayed) {
-		known = delay_store(q, d, p->length);
+		known = delay_store(q, place, p->length);
 	} else {
 		state_give(&q->state, number);
 		state_count_in(&q->state, p->length);
@@ -569,60 +548,60 @@ make_known(struct push *p, struct queue *q, struct delayed *d, const char *name,
 	}
 	if (known == -1) {
 		int e = errno;
-		unlinkat(delayed ? d->fd : q->dirfd, name, 0);
+		unlinkat(delayed ? place->fd : q->dirfd, name, 0);
 		errno = e;
-		return PUBLISH_ERROR;
+		return ENTER_ERROR;
 	}
-	return known == 0 ? PUBLISH_DONE : PUBLISH_TAKEN;
+	return known == 0 ? ENTER_DONE : ENTER_TAKEN;
 }
 
-/* With the lock of q held: number the message and make it visible, or, if d is open, put it aside
- * there. */
-static enum published
-publish(struct push *p, struct queue *q, uint32_t flags, struct delayed *d, uint64_t *number)
+/* With the lock of q held: number the message and make it visible, or put it where it is delayed. */
+static enum entered
+publish(struct push *p, struct queue *q, uint32_t flags)
 {
 	char name[MESSAGE_NAME_LEN + 1];
-	bool moved = false, delayed = d->fd != -1;
+	struct delayed *place = &p->out.place;
+	bool moved = false, delayed = place->fd != -1;
 	struct message m = {.number = q->state.put,
 	                    .length = p->length,
 	                    .flags = flags,
 	                    .expiry = expiry_of(p, &q->config),
 	                    .tries = p->tries};
-	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = d->date}};
+	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = place->date}};
 
 	if (p->fd == -1 && !(p->length <= SPOOL_SMALL && take_spare(p, q)) &&
 	    make_file(p, q, true) == -1)
-		return PUBLISH_ERROR;
+		return ENTER_ERROR;
 	for (;;) {
 		m.number = delayed ? m.number + 1 : state_next(&q->state);
 		if (m.number >= MESSAGE_NUMBER_MAX) {
 			errno = EOVERFLOW;
-			return PUBLISH_ERROR;
+			return ENTER_ERROR;
 		}
 		if (q != p->queue && p->dirfd != -1 && move_to_queue(p, q) == -1)
-			return PUBLISH_ERROR;
+			return ENTER_ERROR;
 		message_name(name, m.number);
 		message_write_header(p->line, &m, p->crc);
 		if (write_message(p) == -1 || (delayed && futimens(p->fd, times) == -1))
-			return PUBLISH_ERROR;
-		if (put_in_place(p, delayed ? d->fd : q->dirfd, name) == 0)
+			return ENTER_ERROR;
+		if (put_in_place(p, delayed ? place->fd : q->dirfd, name) == 0)
 			break;
 		if (errno == EEXIST && delayed)
 			continue;
 		if (errno == EEXIST) {
 			adopt_name(q, name);
 			if (!may_enter(q, p->length))
-				return PUBLISH_FULL;
+				return ENTER_FULL;
 		} else if ((errno == ENOENT || errno == EOPNOTSUPP) && !moved) {
 			moved = true; /* an operator emptied .tmp, or see os_name */
 			if (move_to_queue(p, q) == -1)
-				return PUBLISH_ERROR;
+				return ENTER_ERROR;
 		} else {
-			return PUBLISH_ERROR;
+			return ENTER_ERROR;
 		}
 	}
-	*number = m.number;
-	return make_known(p, q, d, name, m.number);
+	p->out.number = m.number;
+	return make_known(p, q, name);
 }
 
 /* A message is about to be removed: tell the log, or the next replay brings it back. Returns
@@ -661,17 +640,19 @@ queue_remove(struct queue *q, uint64_t number, uint64_t bytes)
 
 /* It could not be made durable, so it was not accepted. A consumer may have it already. */
 static void
-withdraw(struct push *p, struct queue *q, const struct delayed *d, uint64_t number)
+withdraw(struct push *p)
 {
+	struct published *out = &p->out;
+	struct queue *q = out->queue;
 	char name[MESSAGE_NAME_LEN + 1];
 	int e = errno;
 
 	if (queue_relock(q) == 0) {
-		message_name(name, number);
-		if (d->fd != -1)
-			delay_remove(q, d, name, p->length);
+		message_name(name, out->number);
+		if (out->place.fd != -1)
+			delay_remove(q, &out->place, name, p->length);
 		else
-			queue_remove(q, number, p->length);
+			queue_remove(q, out->number, p->length);
 		queue_unlock(q);
 	}
 	errno = e;
@@ -680,13 +661,17 @@ withdraw(struct push *p, struct queue *q, const struct delayed *d, uint64_t numb
 /* Make a published message survive a power loss without the log, and the directory that it lies
  * in: once for each queue, which may have been made by a process that does not sync. */
 static int
-sync_message(struct push *p, struct queue *q, const struct delayed *d, bool durable)
+sync_message(struct push *p)
 {
-	if (durable && p->length <= JOURNAL_BODY_MAX)
+	struct published *out = &p->out;
+	struct queue *q = out->queue;
+
+	if (out->durable && p->length <= JOURNAL_BODY_MAX)
 		journal_make(p->spool); /* for the next one */
-	if (fsync(p->fd) == -1 || (d->fd != -1 && delay_sync(d) == -1) || fsync(q->dirfd) == -1)
+	if (fsync(p->fd) == -1 || (out->place.fd != -1 && delay_sync(&out->place) == -1) ||
+	    fsync(q->dirfd) == -1)
 		return -1;
-	if (durable)
+	if (out->durable)
 		return 0;
 	if (fsync(p->spool->rootfd) == -1)
 		return -1;
@@ -698,41 +683,40 @@ sync_message(struct push *p, struct queue *q, const struct delayed *d, bool dura
 	return 0;
 }
 
-/* With the lock of q held: publish it if the limits let it in, and tell the log. Sets *logged as
- * journal_push, and *number. */
-static enum published
-enter(struct push *p, struct queue *q, uint32_t flags, struct delayed *d, uint64_t *number,
-      uint64_t *logged)
+/* With the lock of q held: publish it if the limits let it in, and tell the log. */
+static enum entered
+enter(struct push *p, struct queue *q, uint32_t flags)
 {
-	enum published done = PUBLISH_FULL;
+	struct published *out = &p->out;
+	enum entered done = ENTER_FULL;
 	uint64_t delay;
 
 	if (may_enter(q, p->length)) {
 		delay = delay_of(p, &q->config);
-		done = delay > 0 && delay_open(q, delay, d) == -1 ? PUBLISH_ERROR
-		                                                  : publish(p, q, flags, d, number);
+		if (delay > 0 && delay_open(q, delay, &out->place) == -1)
+			return ENTER_ERROR;
+		done = publish(p, q, flags);
 	}
-	if (done == PUBLISH_DONE)
-		discard_oldest(q, d->fd != -1 ? state_next(&q->state) : *number);
+	bool delayed = out->place.fd != -1;
+	if (done == ENTER_DONE)
+		discard_oldest(q, delayed ? state_next(&q->state) : out->number);
 	/* The log knows messages by their places in the queue. */
-	if (done == PUBLISH_DONE && d->fd == -1 && p->spool->sync != SPOOL_SYNC_NONE) {
-		if (q->state.durable)
-			*logged = journal_push(q, *number, p->line, p->body, p->fd, p->length);
-		if (*logged == 0)
-			journal_stored(q, *number);
+	if (done == ENTER_DONE && !delayed && p->spool->sync != SPOOL_SYNC_NONE) {
+		if (out->durable)
+			out->logged =
+			    journal_push(q, out->number, p->line, p->body, p->fd, p->length);
+		if (out->logged == 0)
+			journal_stored(q, out->number);
 	}
-	if (done == PUBLISH_FULL)
+	if (done == ENTER_FULL)
 		queue_store(q); /* what was learnt of messages that are missing */
 	return done;
 }
 
 int
-push_commit(struct push *p, uint32_t flags)
+push_publish(struct push *p, uint32_t flags)
 {
 	struct queue *q;
-	struct delayed d = {.fd = -1, .parent = -1};
-	uint64_t number = 0, logged = 0;
-	int r;
 
 	/* This looks at the settings, too, and tells of mistakes while no lock is held. And a queue
 	 * that can take nothing is not made. */
@@ -746,24 +730,47 @@ push_commit(struct push *p, uint32_t flags)
 		push_abort(p);
 		return -1;
 	}
-	bool durable = q->state.durable;
-	enum published done = enter(p, q, flags, &d, &number, &logged);
-	if (done == PUBLISH_ERROR || done == PUBLISH_FULL)
+	struct published *out = &p->out;
+	*out = (struct published){
+	    .queue = q, .place = {.fd = -1, .parent = -1}, .durable = q->state.durable};
+	enum entered done = enter(p, q, flags);
+	if (done == ENTER_ERROR || done == ENTER_FULL) {
+		delay_close(&out->place);
 		push_abort(p);
+	}
 	queue_unlock(q);
-	r = done == PUBLISH_TAKEN ? 0 : (int)done;
-	if (done == PUBLISH_DONE && p->spool->sync != SPOOL_SYNC_NONE &&
-	    (logged == 0 || journal_flush(p->spool, logged) == -1) &&
-	    sync_message(p, q, &d, durable) == -1) {
-		withdraw(p, q, &d, number);
+	if (done == ENTER_ERROR || done == ENTER_FULL)
+		return done == ENTER_FULL ? 1 : -1;
+	out->unsynced = done == ENTER_DONE && p->spool->sync != SPOOL_SYNC_NONE;
+	q->refs++;
+	return 0;
+}
+
+int
+push_settle(struct push *p)
+{
+	struct published *out = &p->out;
+	int r = 0;
+
+	if (out->unsynced && (out->logged == 0 || journal_flush(p->spool, out->logged) == -1) &&
+	    sync_message(p) == -1) {
+		withdraw(p);
 		r = -1;
 	}
 	int e = errno;
-	delay_close(&d);
+	delay_close(&out->place);
+	queue_unref(out->queue);
+	push_end(p);
 	errno = e;
-	if (p->fd != -1)
-		push_end(p);
 	return r;
+}
+
+int
+push_commit(struct push *p, uint32_t flags)
+{
+	int r = push_publish(p, flags);
+
+	return r == 0 ? push_settle(p) : r;
 }
 
 /*

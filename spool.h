@@ -57,6 +57,15 @@ int spool_dirfd(struct spool *sp);
 
 #define SPOOL_SMALL (4096 - MESSAGE_HEADER_LEN) /* bytes of a body whose file is one block */
 
+/* Where messages lie that are due at the same second: see delay.c. */
+struct delayed {
+	int parent, fd; /* .delay, and the directory in it */
+	uint64_t due;   /* CLOCK_MONOTONIC, s */
+	time_t date;    /* the same by the calendar, for the file's time of modification */
+	bool is_next;   /* no other is due before */
+	bool stale;     /* as the state was */
+};
+
 /* A message on its way in. To be treated as opaque. */
 struct push {
 	struct spool *spool;
@@ -73,6 +82,13 @@ struct push {
 	uint64_t expiry; /* or what message.h has, if it is known */
 	uint32_t tries;
 	int64_t delay; /* seconds; -1, and so at first: as the settings of the queue say */
+	/* Between push_publish and push_settle. */
+	struct published {
+		struct queue *queue;
+		struct delayed place; /* where it waits, if it is delayed */
+		uint64_t number, logged;
+		bool durable, unsynced;
+	} out;
 };
 
 /*
@@ -89,12 +105,24 @@ int push_write(struct push *p, const void *data, size_t len);
 int push_commit(struct push *p, uint32_t flags);
 void push_abort(struct push *p);
 
-/* Give a push the body of another, which has all of it and was not committed yet. 0 or -1. */
-int push_copy(struct push *to, const struct push *from);
+/*
+ * push_commit in two steps: push_publish makes the message visible, returns as push_commit does, and
+ * with 0 push_settle makes it durable, and ends the push: 0; or -1, and it was not stored. Several
+ * that are published before the first is settled share one flush, if the last is settled first.
+ */
+int push_publish(struct push *p, uint32_t flags);
+int push_settle(struct push *p);
 
-/* The encoded names of the queues that get a copy of what is pushed to this one, until the next
- * call. 0, or -1 with errno. */
-int spool_children(struct spool *sp, const char *queue, char *const **children, size_t *n);
+/*
+ * Commit a push to its queue and to all its children, which get a copy of what is pushed to it; or,
+ * if `fanout_only` says so, to these alone. Ends the push.
+ */
+struct spread {
+	unsigned wanted, stored, full;   /* queues; what is neither stored nor full has failed */
+	char failed[QUEUE_NAME_MAX + 1]; /* the first that it could not be stored in; "": none */
+	int error;                       /* why, or 0: it was full */
+};
+void push_spread(struct push *p, uint32_t flags, struct spread *s);
 
 /* Make a queue, if it is missing. 0 or -1. */
 int spool_make(struct spool *sp, const char *queue);

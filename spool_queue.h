@@ -52,6 +52,9 @@ struct spool {
 	unsigned long uses, tmp_count;
 	size_t nqueues; /* handles that were ever used; pages of the others are not even touched */
 	struct journal journal;
+	bool configured; /* these as in struct queue */
+	uint64_t looked;
+	struct config config;
 	struct config_file config_file;
 	spool_report *on_mistake;
 	struct queue queues[SPOOL_QUEUES];
@@ -181,13 +184,6 @@ int sync_removals(int dirfd, int claimfd);
  * delay_count: count them.
  * delay_rebuild: fill the part of the state that is about them, after a reboot perhaps.
  */
-struct delayed {
-	int parent, fd; /* .delay, and the directory in it */
-	uint64_t due;   /* CLOCK_MONOTONIC, s */
-	time_t date;    /* the same by the calendar, for the file's time of modification */
-	bool is_next;   /* no other is due before */
-	bool stale;     /* as the state was */
-};
 int delay_open(struct queue *q, uint64_t seconds, struct delayed *d);
 void delay_close(struct delayed *d);
 int delay_store(struct queue *q, const struct delayed *d, uint64_t bytes);
