@@ -339,7 +339,7 @@ second_by_date(int parent, uint64_t second)
 	if (fd != -1)
 		dir_each_number(fd, read_date, &date);
 	close_fd(&fd);
-	return date <= today ? now + 1 : now + (uint64_t)(date - today);
+	return date <= today ? now : now + (uint64_t)(date - today);
 }
 
 int
