@@ -213,7 +213,7 @@ queue_recount(struct queue *q)
 		return -1;
 	q->state.waiting = l.waiting;
 	q->state.bytes = l.bytes;
-	if (delay_count(q, &q->state.delayed, &q->state.delayed_bytes) == -1)
+	if (delay_count(q) == -1)
 		return -1;
 	q->state.stale = false;
 	return 0;
@@ -842,29 +842,65 @@ check_range(void *arg, int dirfd, uint64_t number, const char *name)
 	return 0;
 }
 
+/* A delayed message bears any number. */
+static int
+check_delayed(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct checker *ck = arg;
+	struct claim c = {.fd = openat(dirfd, name, read_flags)};
+	char line[MESSAGE_HEADER_LEN];
+	struct message m;
+	uint32_t crc;
+
+	(void)number;
+	if (c.fd == -1 || pread(c.fd, line, sizeof line, 0) != (ssize_t)sizeof line ||
+	    message_read_header(line, &m, &crc) == -1 ||
+	    claim_check(ck->spool, &c, m.number) == CLAIM_DAMAGED)
+		found(ck, "damaged", "header, length or checksum is wrong", "%s/.delay/*/%s",
+		      ck->queue_name, name);
+	close_fd(&c.fd);
+	return 0;
+}
+
+static void
+check_count(struct checker *ck, const char *what, uint64_t messages, uint64_t bytes,
+            const struct listing *l)
+{
+	char detail[160];
+
+	if (l->waiting == messages && l->bytes == bytes)
+		return;
+	snprintf(detail, sizeof detail,
+	         "%s: %llu messages, %llu bytes, where there are %llu and %llu", what,
+	         (unsigned long long)messages, (unsigned long long)bytes,
+	         (unsigned long long)l->waiting, (unsigned long long)l->bytes);
+	found(ck, "miscounted", detail, "%s/.state", ck->queue_name);
+}
+
 /* The state against a listing, both under the lock. */
 static void
 check_state(struct checker *ck)
 {
-	struct listing l = {0};
+	struct listing l = {0}, delayed = {0};
 	struct queue *q;
-	char detail[128];
 
 	if (queue_lock(ck->spool, ck->queue_name, false, &q) != 1)
 		return;
 	ck->queue = q;
+	struct state *s = &q->state;
 	each_entry(ck, q->dirfd, ".claim", check_owned);
 	each_entry(ck, q->dirfd, ".tmp", check_owned);
 	dir_each_number(q->dirfd, check_range, ck);
-	if (dir_each_number(q->dirfd, list_number, &l) == 0 &&
-	    (l.waiting != q->state.waiting || l.bytes != q->state.bytes)) {
-		snprintf(detail, sizeof detail,
-		         "%llu messages, %llu bytes, where there are %llu and %llu",
-		         (unsigned long long)q->state.waiting, (unsigned long long)q->state.bytes,
-		         (unsigned long long)l.waiting, (unsigned long long)l.bytes);
-		found(ck, "miscounted", detail, "%s/.state", ck->queue_name);
-	}
+	if (dir_each_number(q->dirfd, list_number, &l) == 0)
+		check_count(ck, "waiting", s->waiting, s->bytes, &l);
+	delay_each(q, check_delayed, ck);
+	if (delay_each(q, list_number, &delayed) == 0)
+		check_count(ck, "delayed", s->delayed, s->delayed_bytes, &delayed);
+	if (delayed.waiting > 0 && s->due == 0)
+		found(ck, "stranded", ".state does not know when they are due", "%s/.delay",
+		      ck->queue_name);
 	if (ck->repair) {
+		delay_rebuild(q);
 		queue_sweep(q, true);
 		queue_recount(q);
 		queue_store(q);

@@ -294,26 +294,35 @@ delay_promote(struct queue *q)
 }
 
 int
-delay_count(struct queue *q, uint64_t *messages, uint64_t *bytes)
+delay_each(struct queue *q, number_visitor *visit, void *arg)
 {
 	struct numbers seconds;
-	struct listing l = {0};
 	int fd = open_delay(q, &seconds), r = fd == -1 && errno != ENOENT ? -1 : 0;
 
 	for (size_t i = 0; r == 0 && i < seconds.count; i++) {
 		int dir = open_second(fd, seconds.n[i]);
 		if (dir == -1)
 			continue;
-		r = dir_each_number(dir, list_number, &l);
+		r = dir_each_number(dir, visit, arg);
 		close(dir);
 	}
 	int e = errno;
 	free(seconds.n);
 	close_fd(&fd);
 	errno = e;
-	*messages = l.waiting;
-	*bytes = l.bytes;
 	return r;
+}
+
+int
+delay_count(struct queue *q)
+{
+	struct listing l = {0};
+
+	if (delay_each(q, list_number, &l) == -1)
+		return -1;
+	q->state.delayed = l.waiting;
+	q->state.delayed_bytes = l.bytes;
+	return 0;
 }
 
 static int
@@ -373,5 +382,5 @@ delay_rebuild(struct queue *q)
 	}
 	free(seconds.n);
 	close(fd);
-	return delay_count(q, &s->delayed, &s->delayed_bytes);
+	return delay_count(q);
 }

@@ -181,7 +181,7 @@ int sync_removals(int dirfd, int claimfd);
  * delay_sync: make durable that it is there; but not the queue's own directory.
  * delay_promote: those that are due become waiting messages; the state is to be written. With -1
  * it is tried again by the next one.
- * delay_count: count them.
+ * delay_each: call `visit` as dir_each_number does. delay_count: count them anew.
  * delay_rebuild: fill the part of the state that is about them, after a reboot perhaps.
  */
 int delay_open(struct queue *q, uint64_t seconds, struct delayed *d);
@@ -190,7 +190,8 @@ int delay_store(struct queue *q, const struct delayed *d, uint64_t bytes);
 void delay_remove(struct queue *q, const struct delayed *d, const char *name, uint64_t bytes);
 int delay_sync(const struct delayed *d);
 int delay_promote(struct queue *q);
-int delay_count(struct queue *q, uint64_t *messages, uint64_t *bytes);
+int delay_each(struct queue *q, number_visitor *visit, void *arg);
+int delay_count(struct queue *q);
 int delay_rebuild(struct queue *q);
 
 /* What the file `fd` is that is named `number` in .claim. */
