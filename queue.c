@@ -314,12 +314,16 @@ common_config(struct spool *sp)
 const struct config *
 queue_config(struct queue *q)
 {
-	struct telling t = {.report = q->spool->on_mistake, .queue = q->name};
+	struct spool *sp = q->spool;
+	struct telling t = {.report = sp->on_mistake, .queue = q->name};
+	/* The very first command has looked at that already, if it looks at it at all. */
+	bool just_looked = !q->configured && sp->configured && sp->looked == 0;
 
 	if (look_is_due(&q->configured, &q->looked)) {
-		common_config(q->spool);
+		if (!just_looked)
+			common_config(sp);
 		config_look(&q->config_file, q->dirfd, CONFIG_QUEUE, tell, &t);
-		config_merge(&q->config, &q->spool->config_file, &q->config_file);
+		config_merge(&q->config, &sp->config_file, &q->config_file);
 	}
 	return &q->config;
 }

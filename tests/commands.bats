@@ -355,13 +355,31 @@ teardown() {
 		< STAT queue_a_items 0
 		< STAT queue_a_bytes 0
 		< STAT queue_a_total_items 1
+		< STAT queue_a_delayed 0
+		< STAT queue_a_expired_items 0
+		< STAT queue_a_discarded 0
 		< STAT queue_a_age 0
+		< STAT queue_a_waiters 0
 		< STAT queue_a_open_transactions 0
+		< STAT queue_a_transactions 0
+		< STAT queue_a_canceled_transactions 0
+		< STAT queue_a_redelivered 0
+		< STAT queue_a_dead 0
+		< STAT queue_a_total_flushes 0
 		< STAT queue_b_items 1
 		< STAT queue_b_bytes 2
 		< STAT queue_b_total_items 1
+		< STAT queue_b_delayed 0
+		< STAT queue_b_expired_items 0
+		< STAT queue_b_discarded 0
 		<~ STAT queue_b_age [0-9]{1,5}
+		< STAT queue_b_waiters 0
 		< STAT queue_b_open_transactions 0
+		< STAT queue_b_transactions 0
+		< STAT queue_b_canceled_transactions 0
+		< STAT queue_b_redelivered 0
+		< STAT queue_b_dead 0
+		< STAT queue_b_total_flushes 0
 		< END
 		> stats queue
 		< STAT a 1/1

@@ -214,6 +214,12 @@ python() {
 		s.sendall(b"set a 0 0 5\r\nhel")
 		old = workers()
 		pid = pid_of(idle)
+		def all_are_served():
+		    data = ask(idle, b"stats")
+		    while not data.endswith(b"END\r\n"):
+		        data += idle.recv(65536)
+		    return b"STAT curr_connections 3\r\n" in data
+		wait_for(all_are_served, "three clients to be accepted")
 		os.kill(parent, signal.SIGTERM)
 		assert idle.recv(100) == b"" and silent.recv(100) == b""
 		wait_for(lambda: ended(pid), "the idle client's worker")

@@ -597,10 +597,9 @@ tries() {
 	"$PYTHON" - "$MQD" "$SPOOL" "$BATS_TEST_TMPDIR/in" <<-'END'
 		import os, subprocess, sys
 		r, w = os.pipe()
-		p = subprocess.Popen([sys.argv[1], "-N", "-H", sys.argv[2]], stdin=open(sys.argv[3]), stdout=w,
-		                     preexec_fn=lambda: os.close(r))
-		os.close(w)
 		os.close(r)
+		p = subprocess.Popen([sys.argv[1], "-N", "-H", sys.argv[2]], stdin=open(sys.argv[3]), stdout=w)
+		os.close(w)
 		assert p.wait() == 0
 	END
 	[ "$("$MQCTL" -H "$SPOOL" get q)" = x ]
