@@ -9,11 +9,8 @@ int
 main(int argc, char *argv[])
 {
 	static const char *const kinds[] = {
-	    [CONFIG_COUNT] = "count",
-	    [CONFIG_SIZE] = "size",
-	    [CONFIG_TIME] = "time",
-	    [CONFIG_YES_NO] = "yes-no",
-	    [CONFIG_STATUS] = "status",
+	    [CONFIG_COUNT] = "count",   [CONFIG_SIZE] = "size",     [CONFIG_TIME] = "time",
+	    [CONFIG_YES_NO] = "yes-no", [CONFIG_STATUS] = "status",
 	};
 	uint64_t value;
 
