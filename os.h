@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #define OS_BOOT_ID_LEN 36
@@ -27,6 +28,15 @@ int os_rename_noreplace(int fromdir, const char *from, int todir, const char *to
  */
 int os_open_unnamed(int dirfd, mode_t mode);
 int os_name(int fd, int dirfd, const char *name);
+
+/*
+ * As fstatat without following links, but of *st only st_dev, st_ino, st_nlink, st_mode and st_size
+ * are set, and st_dev is to be compared with what this function said alone. `path` "": of the
+ * descriptor itself. Linux gives a file whose times were asked for new ones at its next change, to
+ * the nanosecond, where it else has the same for some milliseconds: and each is a change of the
+ * inode.
+ */
+int os_stat(int dirfd, const char *path, struct stat *st);
 
 /* As openat, but reading does not write when the file was last read, which else is a change of its
  * inode for each message. Where that is not allowed: as openat. */

@@ -158,7 +158,7 @@ open_state(struct queue *q)
 	if (q->statefd == -1 || fstat(q->dirfd, &st) == -1)
 		return -1;
 	q->dir_ino = st.st_ino;
-	if (fstat(q->statefd, &st) == -1)
+	if (os_stat(q->statefd, "", &st) == -1)
 		return -1;
 	q->dev = st.st_dev;
 	q->ino = st.st_ino;
@@ -489,7 +489,7 @@ queue_make_known(struct queue *q, uint64_t number, uint64_t bytes)
 	char name[MESSAGE_NAME_LEN + 1];
 	struct stat st;
 
-	if (fstat(q->statefd, &st) == 0 && st.st_nlink > 0)
+	if (os_stat(q->statefd, "", &st) == 0 && st.st_nlink > 0)
 		return 0;
 	queue_unlock(q);
 	if (queue_relock(q) == -1)
@@ -805,7 +805,7 @@ queue_lock(struct spool *sp, const char *name, bool create, struct queue **qp)
 	while ((r = queue_find(sp, name, create, &q)) == 1) {
 		if (flock_wait(q->statefd) == -1)
 			return -1;
-		if (fstatat(sp->rootfd, q->state_path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		if (os_stat(sp->rootfd, q->state_path, &st) == 0 &&
 		    st.st_ino == q->ino && st.st_dev == q->dev) {
 			if (queue_load(q) == 0) {
 				*qp = q;
@@ -829,7 +829,7 @@ queue_relock(struct queue *q)
 	for (;;) {
 		if (flock_wait(q->statefd) == -1)
 			return -1;
-		if (fstatat(q->dirfd, ".state", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		if (os_stat(q->dirfd, ".state", &st) == 0 &&
 		    st.st_ino == q->ino && st.st_dev == q->dev)
 			break;
 		int old = q->statefd;

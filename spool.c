@@ -125,7 +125,7 @@ use_spare(struct push *p, struct queue *q, int fd, uint64_t number)
 	off_t size = (off_t)(MESSAGE_HEADER_LEN + p->length);
 	struct stat st;
 
-	if (fstat(fd, &st) == -1 || st.st_nlink != 1 ||
+	if (os_stat(fd, "", &st) == -1 || st.st_nlink != 1 ||
 	    (st.st_size > size && ftruncate(fd, size) == -1)) {
 		close(fd);
 		return false;
@@ -888,7 +888,7 @@ take_number(struct queue *q, uint64_t n, struct claim *c, uint64_t *bytes)
 		return ATTEMPT_HOLE;
 	if (c->fd == -1)
 		return is_foreign(errno) ? ATTEMPT_UNFIT : ATTEMPT_ERROR;
-	if (fstat(c->fd, &st) == -1 || !S_ISREG(st.st_mode)) {
+	if (os_stat(c->fd, "", &st) == -1 || !S_ISREG(st.st_mode)) {
 		close_fd(&c->fd);
 		return ATTEMPT_UNFIT;
 	}
@@ -904,7 +904,7 @@ take_number(struct queue *q, uint64_t n, struct claim *c, uint64_t *bytes)
 			errno = EEXIST;
 	}
 	if (moved == 0) {
-		if (fstat(c->fd, &st) == 0 && st.st_nlink > 0)
+		if (os_stat(c->fd, "", &st) == 0 && st.st_nlink > 0)
 			return ATTEMPT_GOT;
 		/* The lock was broken, and this is another message than the one we opened. */
 		os_rename_noreplace(q->claimfd, name, q->dirfd, name);
@@ -1332,7 +1332,7 @@ keep_spare(struct claim *c)
 	struct stat st;
 
 	if (!c->reusable || (!own && (n < first || n - first >= SPARES)) ||
-	    fstat(c->fd, &st) == -1 || st.st_nlink != 1 || !os_lease(c->fd))
+	    os_stat(c->fd, "", &st) == -1 || st.st_nlink != 1 || !os_lease(c->fd))
 		return false;
 	marked = pwrite(c->fd, MESSAGE_SPENT, strlen(MESSAGE_SPENT), 0) ==
 	         (ssize_t)strlen(MESSAGE_SPENT);
