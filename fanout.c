@@ -6,7 +6,8 @@
  * is a hint: one whose queue is gone is removed by the next push, and a queue that was made by hand
  * gets its own when it is used.
  *
- * A message is published in all of them before the first is flushed, so that one flush is for all.
+ * A message is published in all of them, some at a time, before the first is flushed, so that one
+ * flush is for all. The parent's own is settled first: it is the last in the log.
  */
 #include <dirent.h>
 #include <errno.h>

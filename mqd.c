@@ -8,14 +8,23 @@
  *
  * To know the system, read the heads of these files, in this order:
  *
- *     mqd.c      this: options, and finding out how we were started
- *     serve.c    one connection: bytes in, bytes out, the commands
- *     proto.c    bytes to commands and what is answered to those that mean nothing here
- *     spool.c    messages as files: push, claim, finish, release
- *     queue.c    a queue's directory: the lock, .state, what dead processes left
- *     journal.c  the log by which pushes and removals share a flush
- *     admin.c    the spool's other half: delete, list, statistics, check
- *     mqctl.c    the operator's command
+ *     mqd.c         this: options, and finding out how we were started
+ *     serve.c       the commands of one connection
+ *     spool.c       messages as files: push, claim, finish, release
+ *     queue.c       a queue's directory: the lock, .state, what dead processes left
+ *
+ * These four are the system. What they rest on, each for one thing:
+ *
+ *     connection.c  the bytes of the connection, in and out
+ *     proto.c       bytes to commands and what is answered to those that mean nothing here
+ *     journal.c     the log by which pushes and removals share a flush
+ *     wait.c        processes that wait for a message stand in line
+ *     delay.c       messages that are not to be delivered yet
+ *     fanout.c      queues that get a copy of what another gets
+ *     config.c      .config: settings
+ *     report.c      what is told of the spool: stats
+ *     admin.c       the spool's other half: delete, list, statistics, check
+ *     mqctl.c       the operator's command
  *
  * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,
  * stats.c (counters), listen.c (sockets to listen on), pool.c (the processes that accept

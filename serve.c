@@ -11,6 +11,9 @@
  *                  back at its place)
  *     get q/peek   it was only looked at, and stays
  *
+ * A command refuses with one line, before it has changed anything: because of its key, of what the
+ * connection holds open, or of the status of the spool.
+ *
  * What is told of the spool is in report.c.
  */
 #include "serve.h"

@@ -6,8 +6,10 @@
  *     <spool>/<queue>/.claim/<number>    a message on its way to a client, or a spent file
  *     <spool>/<queue>/.tmp/<pid>.<n>     a message being received, where it needs a name
  *     <spool>/<queue>/.bad/<number>      a file that failed its check
+ *     <spool>/<queue>/.delay/...         a message that is not to be delivered yet, see delay.c
  *     <spool>/<queue>/.wait/<number>     a fifo of a process that waits for a message, see wait.c
  *     <spool>/<queue>/.config            settings, see config.c; <spool>/.config for all queues
+ *     <spool>/.fanout/<queue>/<child>    who gets copies, see fanout.c
  *     <spool>/.trash/<pid>.<n>           a deleted queue whose files are being unlinked
  *
  * push:     write a file that has no name yet, or .tmp/x; lock; write its header, link or rename it
@@ -15,9 +17,13 @@
  *           A small one: lock; write it all into a spent file, rename that; unlock; sync.
  *           What the limits of the queue do not let in is refused under the lock, or the oldest
  *           messages make room for it once it is in place.
+ *           A delayed one goes into .delay instead, and comes into the queue, with the number that
+ *           is next, by the claim that finds it due.
  * claim:    lock; find the head, flock it, rename it into .claim; unlock; check its checksum.
  * finish:   mark it as spent, so that a push may write over it; or unlink it.
  * release:  lock; rename it back to its number; unlock.
+ * move:     what has expired or failed too often is pushed to another queue once it is claimed, and
+ *           finished then: who dies in between leaves it in both, never in none.
  *
  * A file in .tmp or .claim belongs to the process that holds a flock on it, which ends with the
  * process, however that dies. Whoever finds one unlocked removes it (.tmp) or puts it back

@@ -7,7 +7,9 @@
  * the queue, and he alone wakes when a message comes; when he has it he leaves, and the next is the
  * first, and looks. So a push wakes one process and its successor, however many wait; a process
  * that dies, whenever that is, is noticed by the one that has to go on; and who pushes
- * need not know that anybody waits.
+ * need not know that anybody waits. Where a message comes without a push the first looks by himself:
+ * when one that is delayed is due, when a pause ends, and shortly after a claimed file was closed,
+ * whose owner may have died.
  *
  * The line is changed under the queue's lock. A fifo that a dead process left is removed by
  * whoever finds it before himself. Nothing in `.wait` matters to a message.
