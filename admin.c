@@ -517,11 +517,15 @@ flush_delayed(struct flusher *f)
 
 	if (s->stale)
 		queue_recount(q);
-	if (move_to_trash(q->spool, q->dirfd, ".delay") == -1)
-		return errno == ENOENT ? 0 : -1;
-	f->removed = (int64_t)s->delayed;
-	s->delayed = s->delayed_bytes = s->due = 0;
-	return 1;
+	s->stale = true; /* until it is counted */
+	if (queue_store(q) == -1)
+		return -1;
+	int r = move_to_trash(q->spool, q->dirfd, ".delay") == 0 ? 1 : errno == ENOENT ? 0 : -1;
+	if (r == 1)
+		f->removed = (int64_t)s->delayed;
+	if (r != -1)
+		s->delayed = s->delayed_bytes = s->due = s->stale = 0;
+	return r;
 }
 
 int64_t

@@ -33,7 +33,7 @@
 
 #define FILE_MAX 65536 /* bytes */
 #define VALUE_MAX UINT64_C(9999999999999999)
-#define OPEN_MAX_MAX 1000 /* each is a descriptor */
+#define OPEN_MAX_MAX 32 /* as OPEN_MAX in serve.c: of all queues together */
 #define DELAY_MAX_MS (UINT64_C(1000) * CONFIG_DELAY_MAX)
 #define AT(member) offsetof(struct config, member)
 

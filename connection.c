@@ -249,8 +249,10 @@ conn_reply_error(const struct command *c, const char *queue, int error)
 	conn_log_error(queue, error);
 	if (c->noreply)
 		return;
-	if (error == ENOSPC || error == EDQUOT)
+	if (c->verb == VERB_SET && (error == ENOSPC || error == EDQUOT))
 		conn_put_line("SERVER_ERROR out of memory storing object (%s)", strerror(error));
+	else if (error == ENOBUFS) /* of spool_claim alone */
+		conn_put_line("SERVER_ERROR no room where dead or expired messages go");
 	else
 		conn_put_line("SERVER_ERROR %s", strerror(error));
 }

@@ -28,7 +28,7 @@
 #include "os.h"
 #include "spool_queue.h"
 
-#define PROMOTE_MAX 256 /* messages under one lock */
+#define PROMOTE_MAX 64 /* messages under one lock, each of which may be flushed */
 
 struct numbers {
 	uint64_t *n;
@@ -183,21 +183,19 @@ delay_sync(const struct delayed *d)
 	return fsync(d->fd) == -1 || fsync(d->parent) == -1 ? -1 : 0;
 }
 
-/* Move a message to where `number` is kept for it. Returns 0; 1 if it cannot be moved now; -1 if it
- * is none. */
+/* Write the number into a message that is to get it, durably if `sync`: it must not stand in the
+ * queue with another one. Returns 0; 1 if that cannot be done now; -1 if it is no message. */
 static int
-promote(struct queue *q, int dirfd, const char *name, uint64_t number)
+renumber(int dirfd, const char *name, uint64_t number, bool sync)
 {
-	char line[MESSAGE_HEADER_LEN], place[MESSAGE_NAME_LEN + 1];
+	char line[MESSAGE_HEADER_LEN];
 	int fd = openat(dirfd, name, write_flags), r = 1;
 
 	if (fd == -1)
 		return is_foreign(errno) ? -1 : 1;
-	message_name(place, number);
 	if (pread(fd, line, sizeof line, 0) != sizeof line || !message_renumber(line, number))
 		r = -1;
-	else if (pwrite(fd, line, sizeof line, 0) == sizeof line &&
-	         os_rename_noreplace(dirfd, name, q->dirfd, place) == 0)
+	else if (pwrite(fd, line, sizeof line, 0) == sizeof line && (!sync || fdatasync(fd) == 0))
 		r = 0;
 	close(fd);
 	return r;
@@ -207,7 +205,7 @@ promote(struct queue *q, int dirfd, const char *name, uint64_t number)
 static int
 promote_some(struct queue *q, int fd, const struct numbers *l, size_t max)
 {
-	char name[MESSAGE_NAME_LEN + 1];
+	char name[MESSAGE_NAME_LEN + 1], place[MESSAGE_NAME_LEN + 1];
 	struct state *s = &q->state;
 	uint64_t first = state_next(s);
 	size_t n = l->count < max ? l->count : max;
@@ -226,11 +224,12 @@ promote_some(struct queue *q, int fd, const struct numbers *l, size_t max)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
 		message_name(name, l->n[i]);
-		int r = promote(q, fd, name, first + i);
-		if (r == 0)
+		message_name(place, first + i);
+		int r = renumber(fd, name, first + i, q->spool->sync != SPOOL_SYNC_NONE);
+		if (r == 0 && os_rename_noreplace(fd, name, q->dirfd, place) == 0)
 			continue;
 		s->stale = true;
-		if (r == 1 || queue_set_aside(q, fd, name) == -1)
+		if (r != -1 || queue_set_aside(q, fd, name) == -1)
 			result = -1;
 	}
 	return result;

@@ -196,6 +196,21 @@ publish_copy(struct push *copy, const struct push *p, const char *child, uint32_
 		count(s, child, r);
 }
 
+bool
+spool_accepts(struct spool *sp, const char *queue, uint64_t length)
+{
+	bool accepted = false;
+	size_t n;
+
+	if (find_children(sp, queue, &n) == -1)
+		return true; /* push_spread will say why not */
+	for (size_t i = 0; i < n && !accepted; i++)
+		accepted = queue_accepts(sp, children[i], length);
+	if (n == 0 || !spool_config(sp, queue)->fanout_only)
+		accepted = accepted || queue_accepts(sp, queue, length);
+	return accepted;
+}
+
 void
 push_spread(struct push *p, uint32_t flags, struct spread *s)
 {

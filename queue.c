@@ -510,10 +510,15 @@ void
 file_count_try(int fd)
 {
 	char line[MESSAGE_HEADER_LEN];
+	struct stat st;
 
-	if (pread(fd, line, sizeof line, 0) == sizeof line && message_add_try(line) &&
-	    pwrite(fd, line, sizeof line, 0) == -1)
-		return; /* as much as can be done where it is the disk that fails */
+	/* As much as can be done where it is the disk that fails. */
+	if (fstat(fd, &st) == 0 && pread(fd, line, sizeof line, 0) == sizeof line &&
+	    message_add_try(line) && pwrite(fd, line, sizeof line, 0) == sizeof line) {
+		/* It is as old as it was. */
+		const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, st.st_mtim};
+		futimens(fd, times);
+	}
 }
 
 int
@@ -742,11 +747,11 @@ rebuild(struct queue *q, const struct state *old)
 	s->spare = s->ranges[0].from; /* the sweep has left none */
 	s->waiting = l.waiting;
 	s->bytes = l.bytes;
-	s->put = old != NULL ? old->put : highest;
-	if (s->put < l.waiting)
-		s->put = l.waiting;
 	if (delay_rebuild(q) == -1)
 		return -1;
+	s->put = old != NULL ? old->put : highest + s->delayed;
+	if (s->put < l.waiting + s->delayed)
+		s->put = l.waiting + s->delayed;
 	queue_store(q);
 	return 0;
 }
@@ -805,8 +810,8 @@ queue_lock(struct spool *sp, const char *name, bool create, struct queue **qp)
 	while ((r = queue_find(sp, name, create, &q)) == 1) {
 		if (flock_wait(q->statefd) == -1)
 			return -1;
-		if (os_stat(sp->rootfd, q->state_path, &st) == 0 &&
-		    st.st_ino == q->ino && st.st_dev == q->dev) {
+		if (os_stat(sp->rootfd, q->state_path, &st) == 0 && st.st_ino == q->ino &&
+		    st.st_dev == q->dev) {
 			if (queue_load(q) == 0) {
 				*qp = q;
 				return 1;
@@ -829,8 +834,8 @@ queue_relock(struct queue *q)
 	for (;;) {
 		if (flock_wait(q->statefd) == -1)
 			return -1;
-		if (os_stat(q->dirfd, ".state", &st) == 0 &&
-		    st.st_ino == q->ino && st.st_dev == q->dev)
+		if (os_stat(q->dirfd, ".state", &st) == 0 && st.st_ino == q->ino &&
+		    st.st_dev == q->dev)
 			break;
 		int old = q->statefd;
 		if (open_state(q) == -1) {

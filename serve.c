@@ -644,6 +644,10 @@ do_status(const struct command *c)
 	char *settings[] = {setting};
 	uint64_t status = STATUS_UP;
 
+	if (spool_dirfd(conn.spool) == -1) {
+		conn_reply_error(c, "status", errno);
+		return;
+	}
 	if (c->key.s == NULL) {
 		conn_reply(c, replies[spool_config(conn.spool, NULL)->status]);
 		return;

@@ -418,7 +418,7 @@ fits_alone(const struct config *c, uint64_t length)
 }
 
 bool
-spool_accepts(struct spool *sp, const char *queue, uint64_t length)
+queue_accepts(struct spool *sp, const char *queue, uint64_t length)
 {
 	struct queue *q;
 
@@ -726,7 +726,7 @@ push_publish(struct push *p, uint32_t flags)
 
 	/* This looks at the settings, too, and tells of mistakes while no lock is held. And a queue
 	 * that can take nothing is not made. */
-	if (!spool_accepts(p->spool, p->queue_name, p->length)) {
+	if (!queue_accepts(p->spool, p->queue_name, p->length)) {
 		push_abort(p);
 		return 1;
 	}
@@ -995,6 +995,7 @@ claim_set_aside(struct claim *c, uint64_t number)
 		return CLAIM_ERROR;
 	}
 	r = queue_set_aside(c->queue, c->queue->claimfd, name);
+	c->queue->state.opened -= c->opened && c->queue->state.opened > 0;
 	queue_store(c->queue);
 	close_fd(&c->fd);
 	queue_unlock(c->queue);
@@ -1042,9 +1043,10 @@ move_away(struct claim *c, const char *to, enum claim_forget forget, const char 
 	strcpy(queue, c->queue->name);
 	if (strcmp(queue, to) == 0)
 		return 0;
+	c->opened = false; /* by nobody */
 	int r = claim_move(c, to, forget);
 	if (r == 1)
-		errno = EDQUOT; /* that queue is full */
+		errno = ENOBUFS;
 	if (r != 0)
 		return -1;
 	snprintf(path, sizeof path, "%s/%016" PRIu64, queue, number);
@@ -1100,7 +1102,7 @@ claim_expired(struct claim *c)
 /* What became of messages that were passed on the way to the one that is delivered. It is counted
  * under the lock that is taken for the next. */
 struct passed {
-	uint64_t expired, dead;
+	uint64_t expired, dead, opened;
 };
 
 static bool
@@ -1125,6 +1127,7 @@ claim_head(struct spool *sp, const char *queue, enum claim_how how, struct passe
 	*c = (struct claim){.queue = q, .fd = -1, .opened = how == CLAIM_TO_OPEN};
 	s->expired += passed->expired;
 	s->dead += passed->dead;
+	s->opened -= passed->opened < s->opened ? passed->opened : s->opened;
 	*passed = (struct passed){0};
 	if (queue_sweep_is_due(s))
 		queue_sweep(q, true);
@@ -1157,6 +1160,7 @@ spool_claim(struct spool *sp, const char *queue, enum claim_how how, struct clai
 		if (r == -1)
 			return CLAIM_ERROR;
 		if (r == 1) {
+			passed.opened += how == CLAIM_TO_OPEN;
 			passed.expired++;
 			continue;
 		}
@@ -1166,6 +1170,7 @@ spool_claim(struct spool *sp, const char *queue, enum claim_how how, struct clai
 		r = bury(c, config);
 		if (r != 1)
 			return r == 0 ? result : CLAIM_ERROR;
+		passed.opened += how == CLAIM_TO_OPEN;
 		passed.dead++;
 	}
 }

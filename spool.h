@@ -49,7 +49,7 @@ typedef void spool_report(const char *what, const char *path, const char *detail
 const struct config *spool_config(struct spool *sp, const char *queue);
 void spool_on_mistake(struct spool *sp, spool_report *report);
 
-/* Could a message of that length ever be accepted, by the queue's settings? */
+/* Could a push of that length ever be accepted, by the settings of the queue or of a child of it? */
 bool spool_accepts(struct spool *sp, const char *queue, uint64_t length);
 
 /* The spool's directory, for those who keep files of their own in it; -1 with errno. */
@@ -151,7 +151,8 @@ enum claim_result {
 };
 
 /* Take the oldest message of a queue out of it. One that has expired is removed instead, or goes
- * where `expire_to` says, and one that has had its `max_tries` to the queue of dead letters. */
+ * where `expire_to` says, and one that has had its `max_tries` to the queue of dead letters; if
+ * there is no room for it CLAIM_ERROR with ENOBUFS, and it stays the oldest. */
 enum claim_how {
 	CLAIM_PLAINLY,
 	CLAIM_TO_OPEN, /* it will be counted as opened, and as aborted if it is released */

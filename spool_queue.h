@@ -105,6 +105,9 @@ void file_count_try(int fd);
 int queue_lock(struct spool *sp, const char *name, bool create, struct queue **qp);
 void queue_unlock(struct queue *q);
 
+/* Could a message of that length ever be accepted, by the queue's settings? */
+bool queue_accepts(struct spool *sp, const char *queue, uint64_t length);
+
 /* Have whoever waits for a message of this queue look at it. */
 void queue_wake(struct queue *q);
 

@@ -130,12 +130,12 @@ def seen(since, answer):
 	[ "$(setting discard_old)" = "no default" ]
 	[ "$(setting max_open)" = "1 default" ]
 	[ "$(setting allow_flush_all)" = "no default" ]
-	ctl set / max_items=1 max_bytes=2k max_item_size=1m discard_old=yes max_open=1000 allow_flush_all=yes
+	ctl set / max_items=1 max_bytes=2k max_item_size=1m discard_old=yes max_open=32 allow_flush_all=yes
 	[ "$(setting max_items)" = "1 .config:1" ]
 	[ "$(setting max_bytes)" = "2048 .config:2" ]
 	[ "$(setting max_item_size)" = "1048576 .config:3" ]
 	[ "$(setting discard_old)" = "yes .config:4" ]
-	[ "$(setting max_open)" = "1000 .config:5" ]
+	[ "$(setting max_open)" = "32 .config:5" ]
 	[ "$(setting allow_flush_all)" = "yes .config:6" ]
 	ctl set / delay=1m status=quiescent expire_to='old jobs' dead_letter=grave%20yard
 	[ "$(setting delay)" = "60000ms .config:7" ]
@@ -145,7 +145,7 @@ def seen(since, answer):
 	ctl set / dead_letter="$(printf 'x%.0s' {1..255})"
 	[ "$(setting dead_letter)" = "$(printf 'x%.0s' {1..255}) .config:10" ]
 	local wrong
-	for wrong in max_items=x max_items=1k max_bytes=1t max_item_size=-1 discard_old=1 max_open=0 max_open=1001 allow_flush_all=y nothing=1 max_items =1 \
+	for wrong in max_items=x max_items=1k max_bytes=1t max_item_size=-1 discard_old=1 max_open=0 max_open=33 allow_flush_all=y nothing=1 max_items =1 \
 		delay=30 delay=3651d status=down status=Up dead_letter=a/b expire_to="$(printf 'x%.0s' {1..256})"; do
 		run ctl set / "$wrong"
 		[ "$status" -eq 100 ] || { echo "$wrong: $status"; false; }
@@ -236,7 +236,7 @@ def seen(since, answer):
 		misconfigured q/.config:6: max_bytes: must be a size: digits, and k, m or g
 		misconfigured q/.config:7: max_items: stands in line 5 already
 		misconfigured q/.config:8: discard_old: must be yes or no
-		misconfigured q/.config:9: max_open: must be from 1 to 1000
+		misconfigured q/.config:9: max_open: must be from 1 to 32
 		misconfigured q/.config:10: ?[31m: no such key
 		misconfigured q/.config:11: allow_flush_all: only in the spool's own .config
 	END

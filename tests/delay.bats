@@ -461,3 +461,42 @@ miscounted q/.state: delayed: 2 messages, 2 bytes, where there are 2 and 1" ]
 	[ "$(say 'status readonly' 'set q 0 0 1' a 'set q/delay=1 0 0 5000' "$(printf %05000d 0)")" = $'END\nSERVER_ERROR readonly\nSERVER_ERROR readonly' ]
 	[ ! -e "$SPOOL/q" ]
 }
+
+@test "how old a message is: since it came, whatever failed since" {
+	say 'set q 0 0 1' a >/dev/null
+	touch -d '1 hour ago' "$SPOOL/q/0000000000000001"
+	say 'get q/open' 'get q/abort' >/dev/null
+	(($(field age) > 3500000))
+	[ "$(field redelivered)/$(field transactions)/$(field canceled_transactions)" = 1/1/1 ]
+	say 'get q/open' >/dev/null
+	(($(field age) > 3500000))
+	[ "$(field redelivered)/$(field transactions)/$(field canceled_transactions)" = 2/2/2 ]
+	say 'get q/open' 'get q/close' >/dev/null
+	[ "$(field redelivered)/$(field transactions)/$(field canceled_transactions)" = 2/3/2 ]
+}
+
+@test "what was opened is counted, not what was passed on the way to it" {
+	ctl set q expire=yes max_tries=1
+	say 'set q 0 -1 1' a 'set q 0 0 1' b 'set q 0 0 1' c >/dev/null
+	say 'get q/open' 'get q/abort' >/dev/null
+	[ "$(say 'get q/open' 'get q/close')" = $'VALUE q/open 0 1\nc\nEND\nEND' ]
+	[ "$(field transactions)/$(field expired_items)/$(field dead)" = 2/1/1 ]
+	# No room for the dead: the message stays, and is not counted as one that was opened.
+	ctl set q.dead max_items=1
+	say 'set q 0 0 1' d >/dev/null
+	say 'get q/open' 'get q/abort' >/dev/null
+	[ "$(say 'get q/open')" = 'SERVER_ERROR no room where dead or expired messages go' ]
+	[ "$(field items)/$(field canceled_transactions)/$(field dead)" = 1/2/1 ]
+}
+
+@test "a large body is refused when neither the queue nor its children can take it" {
+	say 'get q+c' >/dev/null
+	ctl set q max_item_size=4999
+	printf 'set q 0 0 5000\r\n%05000d\r\n' 0 >"$BATS_TEST_TMPDIR/in"
+	[ "$("$MQD" -H "$SPOOL" <"$BATS_TEST_TMPDIR/in" 2>/dev/null)" = $'SERVER_ERROR stored in 1 of 2 queues, not in q: full\r' ]
+	ctl set q fanout_only=yes
+	[ "$("$MQD" -H "$SPOOL" <"$BATS_TEST_TMPDIR/in")" = $'STORED\r' ]
+	ctl set q+c max_item_size=10
+	[ "$("$MQD" -H "$SPOOL" <"$BATS_TEST_TMPDIR/in")" = $'NOT_STORED\r' ]
+	[ "$(count_messages q+c)/$(count_messages q)" = 2/0 ]
+}
