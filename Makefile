@@ -91,7 +91,7 @@ test: all
 	MQD=$(CURDIR)/$B/mqd MQCTL=$(CURDIR)/$B/mqctl tests/run $(TESTS)
 
 # Sources only: format, warnings as errors, and two static analysers.
-SOURCES := $(wildcard *.c *.h bench/*.c bench/*.h tests/*.c)
+SOURCES := $(wildcard *.c *.h bench/*.c bench/*.h tests/*.c fuzz/*.c)
 check:
 	tests/install-deps lint
 	clang-format --dry-run --Werror $(SOURCES)
@@ -120,6 +120,19 @@ soak: all build/load
 	rm -rf build/soak && mkdir -p build
 	tests/soak $B/mqd $B/mqctl build/soak 120
 	rm -rf build/soak
+
+# Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers.
+FUZZERS := proto header state config journal
+FUZZ_SECONDS ?= 60
+build/fuzz-%: fuzz/%.c $(COMMON:.o=.c) proto.c $(wildcard *.h) | $B
+	clang -D_GNU_SOURCE -std=c11 -g -O1 $(WARN) -fsanitize=fuzzer,address,undefined \
+	    -fno-sanitize-recover=all -o $@ $< $(filter-out $(if $(findstring journal,$@),journal.c),$(filter-out fuzz/%,$(filter %.c,$^)))
+fuzz: $(FUZZERS:%=build/fuzz-%)
+	for f in $(FUZZERS); do \
+	    mkdir -p build/corpus/$$f && build/fuzz-$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+	        -max_len=4096 -len_control=0 $$(test -f fuzz/$$f.dict && echo -dict=fuzz/$$f.dict) \
+	        -artifact_prefix=build/fuzz-$$f- build/corpus/$$f fuzz/corpus/$$f || exit 1; \
+	done
 
 install: all
 	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \
@@ -159,9 +172,10 @@ help:
 	@echo "make check      format, warnings, clang-tidy, cppcheck, manual pages"
 	@echo "make bench      measurements beside other servers, minutes; BENCH=long ONLY=regex"
 	@echo "make soak       lasting rate, killed workers"
+	@echo "make fuzz       libFuzzer on every reader of foreign bytes; FUZZ_SECONDS=60 each"
 	@echo "make install    to PREFIX (/usr/local) below DESTDIR; make uninstall removes it"
 	@echo "make clean      remove what was built"
 	@echo "SAN=1           with sanitizers      PORTABLE=1   without Linux-only calls"
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check lint-build bench soak install uninstall clean help
+.PHONY: all run test check lint-build bench soak fuzz install uninstall clean help

@@ -395,7 +395,7 @@ of_queue(const struct log *l, uint64_t ino, size_t *n)
 	for (to = from; to < l->n && l->entries[to].ino == ino; to++)
 		;
 	*n = to - from;
-	return l->entries + from;
+	return l->n == 0 ? NULL : l->entries + from;
 }
 
 /*

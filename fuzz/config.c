@@ -52,7 +52,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		config_show(&c, k, text);
 	/* A file that is right stays right when a key of it is set, or taken out, and says so. */
 	strcpy(setting, keys[data[0] % 4]);
-	strcat(setting, data[0] & 4 ? "=" : data[0] % 4 == 1 ? "=yes" : data[0] % 4 == 2 ? "=7s" : "=7");
+	strcat(setting, data[0] & 4        ? "="
+	                : data[0] % 4 == 1 ? "=yes"
+	                : data[0] % 4 == 2 ? "=7s"
+	                                   : "=7");
 	int r = config_edit(dir, CONFIG_QUEUE, settings, 1, report, NULL);
 	struct config_file after = {0};
 	if (mistakes == 0 && size < 60000) {
