@@ -26,6 +26,7 @@ enum { EXIT_NOTHING = 1, EXIT_USAGE = 100, EXIT_SYSTEM = 111 };
 #define DEFAULT_SPOOL "/var/spool/mqd"
 #define PEEK_MAX 10000 /* messages */
 #define PREVIEW 60     /* bytes of body that peek shows */
+#define NAME_WIDTH 10  /* of the names of queues in a list, at the least */
 
 static const char usage_text[] =
     "usage: mqctl [-H spool] command\n"
@@ -108,49 +109,98 @@ print_age(int64_t since)
 	printf(" %6s", text);
 }
 
+/* What is known of a queue but needs no column. */
+static void
+print_notes(const struct queue_stat *st)
+{
+	const char *between = "  ";
+
+	if (st->bad > 0) {
+		printf("%s%" PRIu64 " bad", between, st->bad);
+		between = ", ";
+	}
+	if (st->paused_ms == SPOOL_FOREVER)
+		printf("%spaused", between);
+	else if (st->paused_ms > 0)
+		printf("%spaused %" PRIu64 "s", between, (st->paused_ms + 999) / 1000);
+}
+
+/* See each_queue. */
 static int
-ls_queue(struct spool *sp, const char *queue)
+ls_queue(struct spool *sp, const char *queue, int width)
 {
 	struct queue_stat st;
 	int r = spool_stat(sp, queue, &st);
 
-	if (r == 0)
-		return 0;
-	if (r == -1) {
-		fprintf(stderr, "mqctl: %s: %s\n", queue, strerror(errno));
-		return -1;
-	}
-	printf("%-24s %10" PRIu64 " %7" PRIu64 " %10" PRIu64 " %10" PRIu64 " %12" PRIu64, queue,
-	       st.waiting, st.in_flight, st.put, st.taken, st.bytes);
+	if (r != 1)
+		return r;
+	printf("%-*s %8" PRIu64 " %7" PRIu64 " %6" PRIu64 " %7" PRIu64 " %9" PRIu64 " %9" PRIu64
+	       " %6" PRIu64 " %11" PRIu64,
+	       width, queue, st.waiting, st.delayed, st.in_flight, st.waiters, st.put, st.taken,
+	       st.dead, st.bytes);
 	print_age(st.oldest);
-	if (st.bad > 0)
-		printf("  %" PRIu64 " bad", st.bad);
+	print_notes(&st);
 	putchar('\n');
 	return 1;
+}
+
+/* The queues that were named, encoded, or all of them. To be freed with spool_list_free. */
+static char **
+queues_arg(struct spool *sp, int argc, char *argv[])
+{
+	char **queues = argc == 0 ? spool_list(sp) : calloc((size_t)argc + 1, sizeof *queues);
+
+	if (queues == NULL)
+		die_system("the spool");
+	for (int i = 0; i < argc; i++)
+		if ((queues[i] = strdup(queue_arg(argv[i]))) == NULL)
+			die_system(argv[i]);
+	return queues;
+}
+
+static int
+longest(char *const *queues)
+{
+	int width = NAME_WIDTH;
+
+	for (size_t i = 0; queues[i] != NULL; i++)
+		if ((int)strlen(queues[i]) > width)
+			width = (int)strlen(queues[i]);
+	return width;
+}
+
+/* Print a heading, and what there is to say of each queue. `print` returns 1; 0: there is no such
+ * queue, which is no error of one that was not named; or -1. */
+static int
+each_queue(struct spool *sp, int argc, char *argv[], const char *heading,
+           int (*print)(struct spool *sp, const char *queue, int width))
+{
+	char **queues = queues_arg(sp, argc, argv);
+	int code = 0, width = longest(queues);
+
+	printf("%-*s %s\n", width, "QUEUE", heading);
+	for (size_t i = 0; queues[i] != NULL; i++) {
+		int r = print(sp, queues[i], width);
+		if (r == -1)
+			fprintf(stderr, "mqctl: %s: %s\n", queues[i], strerror(errno));
+		else if (r == 0 && argc > 0)
+			fprintf(stderr, "mqctl: %s: no such queue\n", argv[i]);
+		if (r == -1)
+			code = EXIT_SYSTEM;
+		else if (r == 0 && argc > 0 && code == 0)
+			code = EXIT_NOTHING;
+	}
+	spool_list_free(queues);
+	return code;
 }
 
 static int
 cmd_ls(struct spool *sp, int argc, char *argv[])
 {
-	int code = 0;
-	char **queues = spool_list(sp);
-
-	if (queues == NULL)
-		die_system("the spool");
-	printf("%-24s %10s %7s %10s %10s %12s %6s\n", "QUEUE", "WAITING", "FLIGHT", "PUT", "TAKEN",
-	       "BYTES", "OLDEST");
-	for (int i = 0; i < argc; i++) {
-		int r = ls_queue(sp, queue_arg(argv[i]));
-		if (r == 0)
-			fprintf(stderr, "mqctl: %s: no such queue\n", argv[i]);
-		if (r != 1)
-			code = r == 0 ? EXIT_NOTHING : EXIT_SYSTEM;
-	}
-	for (size_t i = 0; argc == 0 && queues[i] != NULL; i++)
-		if (ls_queue(sp, queues[i]) == -1)
-			code = EXIT_SYSTEM;
-	spool_list_free(queues);
-	return code;
+	return each_queue(sp, argc, argv,
+	                  " WAITING DELAYED FLIGHT GETTERS       PUT     TAKEN   DEAD       BYTES "
+	                  "OLDEST",
+	                  ls_queue);
 }
 
 /* A body is anything: show what is printable of its beginning. */
