@@ -2,8 +2,9 @@
  * mqctl: look at the queues of a spool, and mend them.
  *
  * It works on the files alone, through spool.c and admin.c as mqd does: beside running
- * mqds, or with nothing running. Started by root it becomes the owner of the spool first,
- * so that it leaves no file there that mqd cannot open.
+ * mqds, or with nothing running. But who holds a message the system tells, see holder.c.
+ * Started by root it becomes the owner of the spool first, so that it leaves no file there
+ * that mqd cannot open.
  */
 #include <errno.h>
 #include <grp.h>
@@ -17,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "holder.h"
 #include "number.h"
 #include "queue_name.h"
 #include "spool.h"
@@ -32,6 +34,7 @@ static const char usage_text[] =
     "usage: mqctl [-H spool] command\n"
     "\n"
     "  ls [queue...]        how the queues stand\n"
+    "  open [queue...]      the messages on their way to a client, and who holds them\n"
     "  peek queue [n]       show the first n messages (1), taking none\n"
     "  cat queue number     print the body of a message\n"
     "  put queue            append standard input as a message\n"
@@ -201,6 +204,108 @@ cmd_ls(struct spool *sp, int argc, char *argv[])
 	                  " WAITING DELAYED FLIGHT GETTERS       PUT     TAKEN   DEAD       BYTES "
 	                  "OLDEST",
 	                  ls_queue);
+}
+
+struct open_message {
+	uint64_t number;
+	int64_t since; /* seconds since 1970 */
+	dev_t dev;
+	ino_t ino;
+	bool orphan;
+};
+
+struct open_messages {
+	struct open_message *all;
+	size_t n, room;
+};
+
+static void
+add_open(void *arg, uint64_t number, const struct stat *st, bool orphan)
+{
+	struct open_messages *o = arg;
+
+	if (o->n == o->room) {
+		o->room = o->room == 0 ? 64 : o->room * 2;
+		o->all = realloc(o->all, o->room * sizeof *o->all);
+		if (o->all == NULL)
+			die_system("listing open messages");
+	}
+	/* The rename into .claim changed the file last, or its owner did who counts a try. */
+	o->all[o->n++] = (struct open_message){.number = number,
+	                                       .since = st->st_ctime,
+	                                       .dev = st->st_dev,
+	                                       .ino = st->st_ino,
+	                                       .orphan = orphan};
+}
+
+static int
+by_number(const void *a, const void *b)
+{
+	const struct open_message *x = a, *y = b;
+
+	return (x->number > y->number) - (x->number < y->number);
+}
+
+/* Who holds these messages. What a process has open the system tells root alone, if mqd was
+ * started with -u: so for that we are root again, if we were. */
+static struct holder *
+find_holders(const struct open_messages *o)
+{
+	struct holder *holders = calloc(o->n, sizeof *holders);
+	uid_t owner = geteuid();
+
+	if (holders == NULL)
+		die_system("listing open messages");
+	for (size_t i = 0; i < o->n; i++) {
+		holders[i].dev = o->all[i].dev;
+		holders[i].ino = o->all[i].ino;
+	}
+	if (seteuid(getuid()) == -1)
+		die_system("becoming root");
+	holders_find(holders, o->n);
+	if (seteuid(owner) == -1)
+		die_system("becoming the owner of the spool");
+	return holders;
+}
+
+static void
+print_open(const char *queue, int width, const struct open_message *m, const struct holder *h)
+{
+	char pid[24];
+
+	snprintf(pid, sizeof pid, "%ld", (long)h->pid);
+	printf("%-*s %016" PRIu64 " %7s", width, queue, m->number,
+	       m->orphan     ? "orphan"
+	       : h->pid == 0 ? "-"
+	                     : pid);
+	print_age(m->since);
+	printf(" %s\n", m->orphan || h->peer[0] == '\0' ? "-" : h->peer);
+}
+
+/* See each_queue. */
+static int
+open_queue(struct spool *sp, const char *queue, int width)
+{
+	struct open_messages o = {0};
+	int r = spool_each_open(sp, queue, add_open, &o);
+	int e = errno;
+
+	if (o.n > 0) {
+		qsort(o.all, o.n, sizeof *o.all, by_number);
+		struct holder *holders = find_holders(&o);
+		for (size_t i = 0; i < o.n; i++)
+			print_open(queue, width, &o.all[i], &holders[i]);
+		free(holders);
+	}
+	free(o.all);
+	errno = e;
+	return r;
+}
+
+static int
+cmd_open(struct spool *sp, int argc, char *argv[])
+{
+	return each_queue(sp, argc, argv, "NUMBER               PID    AGE PEER", open_queue);
 }
 
 /* A body is anything: show what is printable of its beginning. */
@@ -542,22 +647,24 @@ static const struct command {
 	int (*run)(struct spool *sp, int argc, char *argv[]); /* the exit code */
 	int min, max;                                         /* arguments */
 } commands[] = {
-    {"ls", cmd_ls, 0, 1000000}, {"peek", cmd_peek, 1, 2},     {"cat", cmd_cat, 2, 2},
-    {"put", cmd_put, 1, 1},     {"get", cmd_get, 1, 1},       {"rm", cmd_rm, 2, 2},
-    {"flush", cmd_flush, 1, 1}, {"drop", cmd_drop, 1, 1},     {"check", cmd_check, 0, 1},
-    {"set", cmd_set, 2, 1000},  {"config", cmd_config, 0, 1}, {"mv", cmd_mv, 3, 3},
-    {"retry", cmd_retry, 1, 1},
+    {"ls", cmd_ls, 0, 1000000}, {"peek", cmd_peek, 1, 2},       {"cat", cmd_cat, 2, 2},
+    {"put", cmd_put, 1, 1},     {"get", cmd_get, 1, 1},         {"rm", cmd_rm, 2, 2},
+    {"flush", cmd_flush, 1, 1}, {"drop", cmd_drop, 1, 1},       {"check", cmd_check, 0, 1},
+    {"set", cmd_set, 2, 1000},  {"config", cmd_config, 0, 1},   {"mv", cmd_mv, 3, 3},
+    {"retry", cmd_retry, 1, 1}, {"open", cmd_open, 0, 1000000},
 };
 
-/* What root leaves behind in the spool, mqd could not open. */
+/* What root leaves behind in the spool, mqd could not open. Not `for_good`: so that seteuid leads
+ * back. */
 static void
-become_owner(const char *dir)
+become_owner(const char *dir, bool for_good)
 {
 	struct stat st;
 
 	if (geteuid() != 0 || stat(dir, &st) == -1 || st.st_uid == 0)
 		return;
-	if (setgroups(1, &st.st_gid) == -1 || setgid(st.st_gid) == -1 || setuid(st.st_uid) == -1)
+	if (setgroups(1, &st.st_gid) == -1 || setgid(st.st_gid) == -1 ||
+	    (for_good ? setuid(st.st_uid) : seteuid(st.st_uid)) == -1)
 		die_system("becoming the owner of the spool");
 }
 
@@ -567,7 +674,7 @@ run(const struct command *cmd, const char *dir, int argc, char *argv[])
 	struct spool *sp;
 	int code;
 
-	become_owner(dir);
+	become_owner(dir, cmd->run != cmd_open); /* see find_holders */
 	spool_path = dir;
 	sp = spool_at(dir, SPOOL_SYNC_FULL);
 	if (spool_dirfd(sp) == -1)
