@@ -46,6 +46,10 @@ static const char usage_text[] =
     "     move all back to the end of queue, with their tries forgotten\n"
     "  flush queue          remove all messages\n"
     "  drop queue           remove the queue with all in it\n"
+    "  pause queue [time]   deliver nothing from it, for 30s, 5m, ...; or until\n"
+    "  resume queue         deliver again\n"
+    "  status [up|readonly|quiescent]\n"
+    "                       what clients may do in the spool: show it, or set it\n"
     "  set queue key=value ...\n"
     "                       change its .config; of the whole spool, if queue is /\n"
     "  config [queue]       the settings in force, and where each comes from\n"
@@ -622,6 +626,66 @@ cmd_config(struct spool *sp, int argc, char *argv[])
 	return 0;
 }
 
+/* Of a time as in .config, in milliseconds. */
+static uint64_t
+time_arg(const char *arg)
+{
+	uint64_t ms;
+
+	if (config_value(CONFIG_TIME, arg, &ms) == -1 || ms == 0 ||
+	    ms > UINT64_C(1000) * CONFIG_DELAY_MAX)
+		die(EXIT_USAGE, "%s: not a time such as 30s, 5m, 2h, at most %dd", arg,
+		    CONFIG_DELAY_MAX / 86400);
+	return ms;
+}
+
+static int
+cmd_pause(struct spool *sp, int argc, char *argv[])
+{
+	const char *queue = queue_arg(argv[0]);
+	uint64_t ms = argc > 1 ? time_arg(argv[1]) : SPOOL_FOREVER;
+
+	if (spool_pause(sp, queue, ms) == -1)
+		die_system(queue);
+	return 0;
+}
+
+static int
+cmd_resume(struct spool *sp, int argc, char *argv[])
+{
+	const char *queue = queue_arg(argv[0]);
+	struct queue_stat st;
+	int r = spool_stat(sp, queue, &st);
+
+	(void)argc;
+	if (r == 0)
+		die(EXIT_NOTHING, "%s: no such queue", queue);
+	if (r == -1 || spool_pause(sp, queue, 0) == -1)
+		die_system(queue);
+	return 0;
+}
+
+static int
+cmd_status(struct spool *sp, int argc, char *argv[])
+{
+	char setting[32];
+	char *settings[] = {setting};
+
+	if (argc == 0) {
+		spool_on_mistake(sp, print_mistake);
+		puts(config_status_name(spool_config(sp, NULL)->status));
+		return 0;
+	}
+	/* "status=" would take it out of the file, and what is longer is no status. */
+	int len = snprintf(setting, sizeof setting, "status=%s", argv[0]);
+	if (argv[0][0] == '\0' || len < 0 || (size_t)len >= sizeof setting)
+		die(EXIT_USAGE, "%s: must be up, readonly or quiescent", argv[0]);
+	int r = spool_configure(sp, NULL, settings, 1, print_mistake);
+	if (r == -1)
+		die_system("the spool");
+	return r == 0 ? 0 : EXIT_USAGE;
+}
+
 static void
 report(const char *what, const char *path, const char *detail)
 {
@@ -647,11 +711,12 @@ static const struct command {
 	int (*run)(struct spool *sp, int argc, char *argv[]); /* the exit code */
 	int min, max;                                         /* arguments */
 } commands[] = {
-    {"ls", cmd_ls, 0, 1000000}, {"peek", cmd_peek, 1, 2},       {"cat", cmd_cat, 2, 2},
-    {"put", cmd_put, 1, 1},     {"get", cmd_get, 1, 1},         {"rm", cmd_rm, 2, 2},
-    {"flush", cmd_flush, 1, 1}, {"drop", cmd_drop, 1, 1},       {"check", cmd_check, 0, 1},
-    {"set", cmd_set, 2, 1000},  {"config", cmd_config, 0, 1},   {"mv", cmd_mv, 3, 3},
-    {"retry", cmd_retry, 1, 1}, {"open", cmd_open, 0, 1000000},
+    {"ls", cmd_ls, 0, 1000000},   {"peek", cmd_peek, 1, 2},       {"cat", cmd_cat, 2, 2},
+    {"put", cmd_put, 1, 1},       {"get", cmd_get, 1, 1},         {"rm", cmd_rm, 2, 2},
+    {"flush", cmd_flush, 1, 1},   {"drop", cmd_drop, 1, 1},       {"check", cmd_check, 0, 1},
+    {"set", cmd_set, 2, 1000},    {"config", cmd_config, 0, 1},   {"mv", cmd_mv, 3, 3},
+    {"retry", cmd_retry, 1, 1},   {"open", cmd_open, 0, 1000000}, {"pause", cmd_pause, 1, 2},
+    {"resume", cmd_resume, 1, 1}, {"status", cmd_status, 0, 1},
 };
 
 /* What root leaves behind in the spool, mqd could not open. Not `for_good`: so that seteuid leads

@@ -52,12 +52,13 @@ ctl() {
 @test "what is not there exits with 1, nonsense with 100, a bad spool with 111" {
 	local args
 	printf x | ctl put q
-	for args in 'get nothing' 'cat q 7' 'rm q 7' 'rm nothing 1' 'peek nothing' 'drop nothing' 'ls nothing'; do
+	for args in 'get nothing' 'cat q 7' 'rm q 7' 'rm nothing 1' 'peek nothing' 'drop nothing' 'ls nothing' 'open nothing' 'resume nothing'; do
 		# shellcheck disable=SC2086
 		run ctl $args
 		[ "$status" -eq 1 ] || { echo "$args: $status"; false; }
 	done
-	for args in '' 'nonsense' 'cat q' 'cat q x' 'cat q -1' 'rm q 99999999999999999' 'peek q 0' 'peek q x' 'get' 'get q r' 'check --nonsense' 'put a/b'; do
+	for args in '' 'nonsense' 'cat q' 'cat q x' 'cat q -1' 'rm q 99999999999999999' 'peek q 0' 'peek q x' 'get' 'get q r' 'check --nonsense' 'put a/b' \
+		'open a/b' 'pause q x' 'status x'; do
 		# shellcheck disable=SC2086
 		run ctl $args </dev/null
 		[ "$status" -eq 100 ] || { echo "$args: $status"; false; }
@@ -138,6 +139,7 @@ ctl() {
 	for i in {1..20}; do
 		ctl ls >/dev/null
 		ctl peek q 5 >/dev/null || :
+		[ -z "$(ctl open q | awk 'NR > 1 && ($2 !~ /^[0-9]+$/ || NF != 5)')" ]
 		ctl get q >/dev/null || :
 		printf x | ctl put q
 		ctl rm q "$(ls "$SPOOL/q" | tail -n 1)" || :
