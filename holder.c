@@ -13,8 +13,9 @@
  * pair that leads to the parent of a pool and the one that leads to syslog have none. Only on
  * descriptor 0 may a connection be a Unix socket without a name.
  *
- * Nothing here is atomic: a process may end, or close its connection, between two of these files.
- * Then nothing is found of it.
+ * Nothing here is atomic. A process may end, or close its connection, between two of these files:
+ * then nothing is found of it. And from one page of /proc/locks to the next a lock is passed over if
+ * another one before it was released: so it is read again for those that were not seen.
  */
 #include "holder.h"
 
@@ -38,6 +39,7 @@
 
 #define LINE_MAX_LEN 512
 #define FIELDS_MAX 11
+#define LOOKS 5        /* at /proc/locks, for a lock that is not in it */
 #define NO_NAME "unix" /* the peer of a Unix socket without a path */
 
 /* What the kernel calls them in these files, in hexadecimal. */
@@ -159,6 +161,15 @@ see_lock(struct search *s, char *const fields[])
 		    each_descriptor((pid_t)pid, is_file, h))
 			h->pid = (pid_t)pid;
 	}
+}
+
+static bool
+is_incomplete(const struct search *s)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (s->holders[i].pid == 0)
+			return true;
+	return false;
 }
 
 /*
@@ -304,7 +315,8 @@ holders_find(struct holder *holders, size_t n)
 		holders[i].pid = 0;
 		holders[i].peer[0] = '\0';
 	}
-	each_line("/proc/locks", 7, &s, see_lock);
+	for (int i = 0; i < LOOKS && is_incomplete(&s); i++)
+		each_line("/proc/locks", 7, &s, see_lock);
 	read_connections(&s, getpid());
 	for (size_t i = 0; i < n; i++) {
 		size_t same = 0;
