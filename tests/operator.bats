@@ -149,8 +149,8 @@ for_nobody() {
 		others = [held("other", 1, pid[2], name[2])]
 		ones = [held("q", 1, pid[0], name[0]), held("q", 2, pid[1], name[1]), held("q", 3, pid[0], name[0])]
 		assert opened() == others + ones, (opened(), others, ones)
-		assert opened("q") == ones
-		assert opened("other", "q") == others + ones
+		assert opened("q") == ones, opened("q")
+		assert opened("other", "q") == others + ones, opened("other", "q")
 		assert everything() == before
 		# A delivered one may leave its file there, which is none of them.
 		ask(a, b"get q/close")
@@ -158,6 +158,16 @@ for_nobody() {
 		assert ask(b, b"get q").startswith(b"VALUE ")
 		ask(a, b"get q/abort")
 		assert opened() == others, opened()
+	END
+	# One that is being sent, to a client that does not read.
+	head -c 40000000 /dev/zero | ctl put large
+	python <<-'END'
+		s = connect()
+		s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+		pid = int(ask(s, b"stats").split(b"STAT pid ")[1].split()[0])
+		s.sendall(b"get large\r\n")
+		one = [held("large", 1, pid, "%s:%d" % s.getsockname())]
+		wait_for(lambda: opened("large") == one, "a message on its way")
 	END
 	run ctl open q nothing
 	[ "$status" -eq 1 ]
@@ -279,6 +289,8 @@ for_nobody() {
 		assert subprocess.run([mqctl, "-H", spool, "get", "q"]).returncode == 1
 		assert ctl("cat", "q", "1") == "x"
 		assert ctl("mv", "q", "1", "r") == ""
+		assert ctl("peek", "q").startswith("0000000000000002 ")
+		ctl("rm", "q", "2")
 		assert ctl("ls", "q").splitlines()[1].endswith("  paused")
 		s.sendall(b"get q/t=9000\r\n")
 		wait_for(lambda: ctl("ls", "q").split()[14] == "1", "a getter")
@@ -286,8 +298,15 @@ for_nobody() {
 		assert s.recv(100).startswith(b"VALUE q/t=9000 0 1\r\n")
 		assert "paused" not in ctl("ls", "q")
 		ctl("pause", "q")
-		assert ctl("mv", "q", "all", "r") == "2\n"
-		assert ctl("ls", "r").split()[11] == "3"
+		assert ctl("mv", "q", "all", "r") == "1\n"
+		assert ctl("ls", "r").split()[11] == "2"
+		put(2)
+		assert ctl("flush", "q") == "2\n"
+		put(1, "held")
+		take(s, b"held")
+		ctl("pause", "held")
+		assert ask(s, b"get held/close") == b"END\r\n"
+		assert opened("held") == [] and ctl("ls", "held").split()[11] == "0"
 		# Dead letters go back while their queue is paused, too.
 		put(1, "q.dead")
 		ctl("pause", "q.dead")
