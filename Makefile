@@ -42,7 +42,7 @@ B := build/$(VARIANT)
 COMMON := spool.o queue.o wait.o admin.o config.o fanout.o delay.o journal.o state.o message.o queue_name.o crc32c.o \
 	number.o os.o
 MQD := mqd.o listen.o pool.o serve.o report.o connection.o proto.o stats.o log.o $(COMMON)
-MQCTL := mqctl.o $(COMMON)
+MQCTL := mqctl.o holder.o $(COMMON)
 
 ifeq ($(VARIANT),default)
 all: mqd mqctl

@@ -1007,3 +1007,48 @@ spool_check(struct spool *sp, bool repair, spool_report *report)
 	spool_list_free(queues);
 	return ck.found;
 }
+
+/*
+ * Open messages
+ */
+
+struct open_visit {
+	spool_open_visitor *visit;
+	void *arg;
+};
+
+/* The flock is tried before the file is read: what is nobody's then stays what it is. */
+static int
+visit_open(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct open_visit *v = arg;
+	int fd = openat(dirfd, name, read_flags);
+	bool orphan = fd != -1 && file_own(fd) == 1;
+	struct stat st;
+	uint64_t other;
+
+	if (fd != -1 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink > 0 &&
+	    claim_file(fd, number, &other) == CLAIM_FILE_MESSAGE)
+		v->visit(v->arg, number, &st, orphan);
+	close_fd(&fd);
+	return 0;
+}
+
+int
+spool_each_open(struct spool *sp, const char *queue, spool_open_visitor *visit, void *arg)
+{
+	struct open_visit v = {.visit = visit, .arg = arg};
+	struct queue *q;
+	int fd, r = queue_lock(sp, queue, false, &q);
+
+	if (r != 1)
+		return r;
+	fd = openat(q->dirfd, ".claim", dir_flags);
+	if (fd == -1 || dir_each_number(fd, visit_open, &v) == -1)
+		r = fd == -1 && errno == ENOENT ? 1 : -1;
+	int e = errno;
+	close_fd(&fd);
+	queue_unlock(q);
+	errno = e;
+	return r;
+}

@@ -2,8 +2,9 @@
  * mqctl: look at the queues of a spool, and mend them.
  *
  * It works on the files alone, through spool.c and admin.c as mqd does: beside running
- * mqds, or with nothing running. Started by root it becomes the owner of the spool first,
- * so that it leaves no file there that mqd cannot open.
+ * mqds, or with nothing running. But who holds a message the system tells, see holder.c.
+ * Started by root it becomes the owner of the spool first, so that it leaves no file there
+ * that mqd cannot open.
  */
 #include <errno.h>
 #include <grp.h>
@@ -17,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "holder.h"
 #include "number.h"
 #include "queue_name.h"
 #include "spool.h"
@@ -26,11 +28,13 @@ enum { EXIT_NOTHING = 1, EXIT_USAGE = 100, EXIT_SYSTEM = 111 };
 #define DEFAULT_SPOOL "/var/spool/mqd"
 #define PEEK_MAX 10000 /* messages */
 #define PREVIEW 60     /* bytes of body that peek shows */
+#define NAME_WIDTH 10  /* of the names of queues in a list, at the least */
 
 static const char usage_text[] =
     "usage: mqctl [-H spool] command\n"
     "\n"
     "  ls [queue...]        how the queues stand\n"
+    "  open [queue...]      the messages on their way to a client, and who holds them\n"
     "  peek queue [n]       show the first n messages (1), taking none\n"
     "  cat queue number     print the body of a message\n"
     "  put queue            append standard input as a message\n"
@@ -42,6 +46,10 @@ static const char usage_text[] =
     "     move all back to the end of queue, with their tries forgotten\n"
     "  flush queue          remove all messages\n"
     "  drop queue           remove the queue with all in it\n"
+    "  pause queue [time]   deliver nothing from it, for 30s, 5m, ...; or until\n"
+    "  resume queue         deliver again\n"
+    "  status [up|readonly|quiescent]\n"
+    "                       what clients may do in the spool: show it, or set it\n"
     "  set queue key=value ...\n"
     "                       change its .config; of the whole spool, if queue is /\n"
     "  config [queue]       the settings in force, and where each comes from\n"
@@ -108,49 +116,200 @@ print_age(int64_t since)
 	printf(" %6s", text);
 }
 
+/* What is known of a queue but needs no column. */
+static void
+print_notes(const struct queue_stat *st)
+{
+	const char *between = "  ";
+
+	if (st->bad > 0) {
+		printf("%s%" PRIu64 " bad", between, st->bad);
+		between = ", ";
+	}
+	if (st->paused_ms == SPOOL_FOREVER)
+		printf("%spaused", between);
+	else if (st->paused_ms > 0)
+		printf("%spaused %" PRIu64 "s", between, (st->paused_ms + 999) / 1000);
+}
+
+/* See each_queue. */
 static int
-ls_queue(struct spool *sp, const char *queue)
+ls_queue(struct spool *sp, const char *queue, int width)
 {
 	struct queue_stat st;
 	int r = spool_stat(sp, queue, &st);
 
-	if (r == 0)
-		return 0;
-	if (r == -1) {
-		fprintf(stderr, "mqctl: %s: %s\n", queue, strerror(errno));
-		return -1;
-	}
-	printf("%-24s %10" PRIu64 " %7" PRIu64 " %10" PRIu64 " %10" PRIu64 " %12" PRIu64, queue,
-	       st.waiting, st.in_flight, st.put, st.taken, st.bytes);
+	if (r != 1)
+		return r;
+	printf("%-*s %8" PRIu64 " %7" PRIu64 " %6" PRIu64 " %7" PRIu64 " %9" PRIu64 " %9" PRIu64
+	       " %6" PRIu64 " %11" PRIu64,
+	       width, queue, st.waiting, st.delayed, st.in_flight, st.waiters, st.put, st.taken,
+	       st.dead, st.bytes);
 	print_age(st.oldest);
-	if (st.bad > 0)
-		printf("  %" PRIu64 " bad", st.bad);
+	print_notes(&st);
 	putchar('\n');
 	return 1;
+}
+
+/* The queues that were named, encoded, or all of them. To be freed with spool_list_free. */
+static char **
+queues_arg(struct spool *sp, int argc, char *argv[])
+{
+	char **queues = argc == 0 ? spool_list(sp) : calloc((size_t)argc + 1, sizeof *queues);
+
+	if (queues == NULL)
+		die_system("the spool");
+	for (int i = 0; i < argc; i++)
+		if ((queues[i] = strdup(queue_arg(argv[i]))) == NULL)
+			die_system(argv[i]);
+	return queues;
+}
+
+static int
+longest(char *const *queues)
+{
+	int width = NAME_WIDTH;
+
+	for (size_t i = 0; queues[i] != NULL; i++)
+		if ((int)strlen(queues[i]) > width)
+			width = (int)strlen(queues[i]);
+	return width;
+}
+
+/* Print a heading, and what there is to say of each queue. `print` returns 1; 0: there is no such
+ * queue, which is no error of one that was not named; or -1. */
+static int
+each_queue(struct spool *sp, int argc, char *argv[], const char *heading,
+           int (*print)(struct spool *sp, const char *queue, int width))
+{
+	char **queues = queues_arg(sp, argc, argv);
+	int code = 0, width = longest(queues);
+
+	printf("%-*s %s\n", width, "QUEUE", heading);
+	for (size_t i = 0; queues[i] != NULL; i++) {
+		int r = print(sp, queues[i], width);
+		if (r == -1)
+			fprintf(stderr, "mqctl: %s: %s\n", queues[i], strerror(errno));
+		else if (r == 0 && argc > 0)
+			fprintf(stderr, "mqctl: %s: no such queue\n", argv[i]);
+		if (r == -1)
+			code = EXIT_SYSTEM;
+		else if (r == 0 && argc > 0 && code == 0)
+			code = EXIT_NOTHING;
+	}
+	spool_list_free(queues);
+	return code;
 }
 
 static int
 cmd_ls(struct spool *sp, int argc, char *argv[])
 {
-	int code = 0;
-	char **queues = spool_list(sp);
+	return each_queue(sp, argc, argv,
+	                  " WAITING DELAYED FLIGHT GETTERS       PUT     TAKEN   DEAD       BYTES "
+	                  "OLDEST",
+	                  ls_queue);
+}
 
-	if (queues == NULL)
-		die_system("the spool");
-	printf("%-24s %10s %7s %10s %10s %12s %6s\n", "QUEUE", "WAITING", "FLIGHT", "PUT", "TAKEN",
-	       "BYTES", "OLDEST");
-	for (int i = 0; i < argc; i++) {
-		int r = ls_queue(sp, queue_arg(argv[i]));
-		if (r == 0)
-			fprintf(stderr, "mqctl: %s: no such queue\n", argv[i]);
-		if (r != 1)
-			code = r == 0 ? EXIT_NOTHING : EXIT_SYSTEM;
+struct open_message {
+	uint64_t number;
+	int64_t since; /* seconds since 1970 */
+	dev_t dev;
+	ino_t ino;
+	bool orphan;
+};
+
+struct open_messages {
+	struct open_message *all;
+	size_t n, room;
+};
+
+static void
+add_open(void *arg, uint64_t number, const struct stat *st, bool orphan)
+{
+	struct open_messages *o = arg;
+
+	if (o->n == o->room) {
+		o->room = o->room == 0 ? 64 : o->room * 2;
+		o->all = realloc(o->all, o->room * sizeof *o->all);
+		if (o->all == NULL)
+			die_system("listing open messages");
 	}
-	for (size_t i = 0; argc == 0 && queues[i] != NULL; i++)
-		if (ls_queue(sp, queues[i]) == -1)
-			code = EXIT_SYSTEM;
-	spool_list_free(queues);
-	return code;
+	/* The rename into .claim changed the file last, or its owner did who counts a try. */
+	o->all[o->n++] = (struct open_message){.number = number,
+	                                       .since = st->st_ctime,
+	                                       .dev = st->st_dev,
+	                                       .ino = st->st_ino,
+	                                       .orphan = orphan};
+}
+
+static int
+by_number(const void *a, const void *b)
+{
+	const struct open_message *x = a, *y = b;
+
+	return (x->number > y->number) - (x->number < y->number);
+}
+
+/* Who holds these messages. What a process has open the system tells root alone, if mqd was
+ * started with -u: so for that we are root again, if we were. */
+static struct holder *
+find_holders(const struct open_messages *o)
+{
+	struct holder *holders = calloc(o->n, sizeof *holders);
+	uid_t owner = geteuid();
+
+	if (holders == NULL)
+		die_system("listing open messages");
+	for (size_t i = 0; i < o->n; i++) {
+		holders[i].dev = o->all[i].dev;
+		holders[i].ino = o->all[i].ino;
+	}
+	if (seteuid(getuid()) == -1)
+		die_system("becoming root");
+	holders_find(holders, o->n);
+	if (seteuid(owner) == -1)
+		die_system("becoming the owner of the spool");
+	return holders;
+}
+
+static void
+print_open(const char *queue, int width, const struct open_message *m, const struct holder *h)
+{
+	char pid[24];
+
+	snprintf(pid, sizeof pid, "%ld", (long)h->pid);
+	printf("%-*s %016" PRIu64 " %7s", width, queue, m->number,
+	       m->orphan     ? "orphan"
+	       : h->pid == 0 ? "-"
+	                     : pid);
+	print_age(m->since);
+	printf(" %s\n", m->orphan || h->peer[0] == '\0' ? "-" : h->peer);
+}
+
+/* See each_queue. */
+static int
+open_queue(struct spool *sp, const char *queue, int width)
+{
+	struct open_messages o = {0};
+	int r = spool_each_open(sp, queue, add_open, &o);
+	int e = errno;
+
+	if (o.n > 0) {
+		qsort(o.all, o.n, sizeof *o.all, by_number);
+		struct holder *holders = find_holders(&o);
+		for (size_t i = 0; i < o.n; i++)
+			print_open(queue, width, &o.all[i], &holders[i]);
+		free(holders);
+	}
+	free(o.all);
+	errno = e;
+	return r;
+}
+
+static int
+cmd_open(struct spool *sp, int argc, char *argv[])
+{
+	return each_queue(sp, argc, argv, "NUMBER               PID    AGE PEER", open_queue);
 }
 
 /* A body is anything: show what is printable of its beginning. */
@@ -468,6 +627,66 @@ cmd_config(struct spool *sp, int argc, char *argv[])
 	return 0;
 }
 
+/* Of a time as in .config, in milliseconds. */
+static uint64_t
+time_arg(const char *arg)
+{
+	uint64_t ms;
+
+	if (config_value(CONFIG_TIME, arg, &ms) == -1 || ms == 0 ||
+	    ms > UINT64_C(1000) * CONFIG_DELAY_MAX)
+		die(EXIT_USAGE, "%s: not a time such as 30s, 5m, 2h, at most %dd", arg,
+		    CONFIG_DELAY_MAX / 86400);
+	return ms;
+}
+
+static int
+cmd_pause(struct spool *sp, int argc, char *argv[])
+{
+	const char *queue = queue_arg(argv[0]);
+	uint64_t ms = argc > 1 ? time_arg(argv[1]) : SPOOL_FOREVER;
+
+	if (spool_pause(sp, queue, ms) == -1)
+		die_system(queue);
+	return 0;
+}
+
+static int
+cmd_resume(struct spool *sp, int argc, char *argv[])
+{
+	const char *queue = queue_arg(argv[0]);
+	struct queue_stat st;
+	int r = spool_stat(sp, queue, &st);
+
+	(void)argc;
+	if (r == 0)
+		die(EXIT_NOTHING, "%s: no such queue", queue);
+	if (r == -1 || spool_pause(sp, queue, 0) == -1)
+		die_system(queue);
+	return 0;
+}
+
+static int
+cmd_status(struct spool *sp, int argc, char *argv[])
+{
+	char setting[32];
+	char *settings[] = {setting};
+
+	if (argc == 0) {
+		spool_on_mistake(sp, print_mistake);
+		puts(config_status_name(spool_config(sp, NULL)->status));
+		return 0;
+	}
+	/* "status=" would take it out of the file, and what is longer is no status. */
+	int len = snprintf(setting, sizeof setting, "status=%s", argv[0]);
+	if (argv[0][0] == '\0' || len < 0 || (size_t)len >= sizeof setting)
+		die(EXIT_USAGE, "%s: must be up, readonly or quiescent", argv[0]);
+	int r = spool_configure(sp, NULL, settings, 1, print_mistake);
+	if (r == -1)
+		die_system("the spool");
+	return r == 0 ? 0 : EXIT_USAGE;
+}
+
 static void
 report(const char *what, const char *path, const char *detail)
 {
@@ -493,22 +712,25 @@ static const struct command {
 	int (*run)(struct spool *sp, int argc, char *argv[]); /* the exit code */
 	int min, max;                                         /* arguments */
 } commands[] = {
-    {"ls", cmd_ls, 0, 1000000}, {"peek", cmd_peek, 1, 2},     {"cat", cmd_cat, 2, 2},
-    {"put", cmd_put, 1, 1},     {"get", cmd_get, 1, 1},       {"rm", cmd_rm, 2, 2},
-    {"flush", cmd_flush, 1, 1}, {"drop", cmd_drop, 1, 1},     {"check", cmd_check, 0, 1},
-    {"set", cmd_set, 2, 1000},  {"config", cmd_config, 0, 1}, {"mv", cmd_mv, 3, 3},
-    {"retry", cmd_retry, 1, 1},
+    {"ls", cmd_ls, 0, 1000000},   {"peek", cmd_peek, 1, 2},       {"cat", cmd_cat, 2, 2},
+    {"put", cmd_put, 1, 1},       {"get", cmd_get, 1, 1},         {"rm", cmd_rm, 2, 2},
+    {"flush", cmd_flush, 1, 1},   {"drop", cmd_drop, 1, 1},       {"check", cmd_check, 0, 1},
+    {"set", cmd_set, 2, 1000},    {"config", cmd_config, 0, 1},   {"mv", cmd_mv, 3, 3},
+    {"retry", cmd_retry, 1, 1},   {"open", cmd_open, 0, 1000000}, {"pause", cmd_pause, 1, 2},
+    {"resume", cmd_resume, 1, 1}, {"status", cmd_status, 0, 1},
 };
 
-/* What root leaves behind in the spool, mqd could not open. */
+/* What root leaves behind in the spool, mqd could not open. Not `for_good`: so that seteuid leads
+ * back. */
 static void
-become_owner(const char *dir)
+become_owner(const char *dir, bool for_good)
 {
 	struct stat st;
 
 	if (geteuid() != 0 || stat(dir, &st) == -1 || st.st_uid == 0)
 		return;
-	if (setgroups(1, &st.st_gid) == -1 || setgid(st.st_gid) == -1 || setuid(st.st_uid) == -1)
+	if (setgroups(1, &st.st_gid) == -1 || setgid(st.st_gid) == -1 ||
+	    (for_good ? setuid(st.st_uid) : seteuid(st.st_uid)) == -1)
 		die_system("becoming the owner of the spool");
 }
 
@@ -518,7 +740,7 @@ run(const struct command *cmd, const char *dir, int argc, char *argv[])
 	struct spool *sp;
 	int code;
 
-	become_owner(dir);
+	become_owner(dir, cmd->run != cmd_open); /* see find_holders */
 	spool_path = dir;
 	sp = spool_at(dir, SPOOL_SYNC_FULL);
 	if (spool_dirfd(sp) == -1)

@@ -247,6 +247,15 @@ uint64_t spool_sweep(struct spool *sp);
  */
 ssize_t spool_first(struct spool *sp, const char *queue, uint64_t *numbers, size_t max);
 
+struct stat;
+/*
+ * Call `visit` for each message of a queue that is on its way to a client, in no order, with the
+ * state of its file; `orphan`: nobody owns it any more. Nothing is changed, but the queue's lock is
+ * held meanwhile. Returns 1, 0 if there is no such queue, or -1.
+ */
+typedef void spool_open_visitor(void *arg, uint64_t number, const struct stat *st, bool orphan);
+int spool_each_open(struct spool *sp, const char *queue, spool_open_visitor *visit, void *arg);
+
 /* Open a waiting message to read it, without taking it; end with look_end.
  * As spool_claim, but what is damaged stays where it is. */
 enum claim_result spool_look(struct spool *sp, const char *queue, uint64_t number, struct claim *c);

@@ -22,8 +22,8 @@ ctl() {
 	head -c 100000 /dev/zero | ctl put q
 	run ctl ls
 	[ "$status" -eq 0 ]
-	[[ ${lines[0]} =~ ^QUEUE\ +WAITING\ +FLIGHT\ +PUT\ +TAKEN\ +BYTES\ +OLDEST$ ]]
-	[[ ${lines[1]} =~ ^q\ +4\ +0\ +4\ +0\ +100012\ +[0-9]+s$ ]]
+	[[ ${lines[0]} =~ ^QUEUE\ +WAITING\ +DELAYED\ +FLIGHT\ +GETTERS\ +PUT\ +TAKEN\ +DEAD\ +BYTES\ +OLDEST$ ]]
+	[[ ${lines[1]} =~ ^q\ +4\ +0\ +0\ +0\ +4\ +0\ +0\ +100012\ +[0-9]+s$ ]]
 	run ctl peek q 3
 	[ "${#lines[@]}" -eq 3 ]
 	[[ ${lines[0]} =~ ^0000000000000001\ +3\ bytes,\ flags\ 0:\ one$ ]]
@@ -42,7 +42,7 @@ ctl() {
 	printf y | ctl put q
 	[ "$(ctl flush q)" = 2 ]
 	run ctl ls q
-	[[ ${lines[1]} =~ ^q\ +0\ +0\ +6\ +6\ +0\ +-$ ]]
+	[[ ${lines[1]} =~ ^q\ +0\ +0\ +0\ +0\ +6\ +6\ +0\ +0\ +-$ ]]
 	ctl drop q
 	[ ! -e "$SPOOL/q" ]
 	[ -z "$(ls -A "$SPOOL/.trash")" ]
@@ -52,12 +52,13 @@ ctl() {
 @test "what is not there exits with 1, nonsense with 100, a bad spool with 111" {
 	local args
 	printf x | ctl put q
-	for args in 'get nothing' 'cat q 7' 'rm q 7' 'rm nothing 1' 'peek nothing' 'drop nothing' 'ls nothing'; do
+	for args in 'get nothing' 'cat q 7' 'rm q 7' 'rm nothing 1' 'peek nothing' 'drop nothing' 'ls nothing' 'open nothing' 'resume nothing'; do
 		# shellcheck disable=SC2086
 		run ctl $args
 		[ "$status" -eq 1 ] || { echo "$args: $status"; false; }
 	done
-	for args in '' 'nonsense' 'cat q' 'cat q x' 'cat q -1' 'rm q 99999999999999999' 'peek q 0' 'peek q x' 'get' 'get q r' 'check --nonsense' 'put a/b'; do
+	for args in '' 'nonsense' 'cat q' 'cat q x' 'cat q -1' 'rm q 99999999999999999' 'peek q 0' 'peek q x' 'get' 'get q r' 'check --nonsense' 'put a/b' \
+		'open a/b' 'pause q x' 'status x'; do
 		# shellcheck disable=SC2086
 		run ctl $args </dev/null
 		[ "$status" -eq 100 ] || { echo "$args: $status"; false; }
@@ -138,6 +139,7 @@ ctl() {
 	for i in {1..20}; do
 		ctl ls >/dev/null
 		ctl peek q 5 >/dev/null || :
+		[ -z "$(ctl open q | awk 'NR > 1 && ($2 !~ /^[0-9]+$/ || NF != 5)')" ]
 		ctl get q >/dev/null || :
 		printf x | ctl put q
 		ctl rm q "$(ls "$SPOOL/q" | tail -n 1)" || :
@@ -172,7 +174,7 @@ ctl() {
 	ctl put q <"$BATS_TEST_TMPDIR/large"
 	[ -z "$(ctl mv q 2 'r s')" ]
 	[ "$(ctl mv q all 'r s')" = 3 ]
-	[ "$(ctl ls q | awk 'END { print $2 "/" $3 }')" = 0/0 ]
+	[ "$(ctl ls q | awk 'END { print $2 "/" $4 }')" = 0/0 ]
 	[ "$(cut -c 55-59 "$SPOOL/r%20s/0000000000000002" | head -n 1)" = 00001 ]
 	[ "$(ctl get 'r s')$(ctl get r%20s)$(ctl get 'r s')" = bac ]
 	ctl get 'r s' | cmp - "$BATS_TEST_TMPDIR/large"
