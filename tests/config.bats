@@ -352,7 +352,7 @@ producers() {
 		    last[who] = i
 		assert set(last.values()) == {39}, last
 	END
-	[[ $(ctl ls q | tail -n 1) =~ ^q\ +333\ +0\ +2000\ +1667\ +3330\  ]]
+	[[ $(ctl ls q | tail -n 1) =~ ^q\ +333\ +0\ +0\ +0\ +2000\ +1667\ +0\ +3330\  ]]
 	ctl check
 }
 
@@ -407,7 +407,7 @@ producers() {
 	[ "$(bodies q)" = "55 seven77 " ]
 	[ "$(push q ten-ten-10)" = STORED ]
 	[ "$(bodies q)" = "ten-ten-10 " ]
-	[[ $(ctl ls q | tail -n 1) =~ ^q\ +1\ +0\ +7\ +6\ +10\  ]]
+	[[ $(ctl ls q | tail -n 1) =~ ^q\ +1\ +0\ +0\ +0\ +7\ +6\ +0\ +10\  ]]
 	ctl check
 }
 

@@ -107,7 +107,7 @@ name() {
 	touch "$SPOOL/q/.tmp/123.4"
 	mv "$SPOOL/q/$(name 2)" "$SPOOL/q/.claim/"
 	run "$MQCTL" -H "$SPOOL" ls q
-	[[ ${lines[1]} =~ ^q\ +3\ +0\ +3\ +0\  ]]
+	[[ ${lines[1]} =~ ^q\ +3\ +0\ +0\ +0\ +3\ +0\  ]]
 	[ -z "$(ls "$SPOOL/q/.tmp")" ]
 	grep -Eq "^boot ($(cat /proc/sys/kernel/random/boot_id)|-{36})$" "$SPOOL/q/.state"
 	[ "$(drain q)" = $'b\nc\nd' ]
