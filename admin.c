@@ -251,8 +251,7 @@ spool_pause(struct spool *sp, const char *queue, uint64_t ms)
 		q->state.paused = os_monotonic_ms() + ms;
 	r = queue_store(q);
 	int e = errno;
-	if (ms == 0)
-		queue_wake(q);
+	queue_wake(q);
 	queue_unlock(q);
 	errno = e;
 	return r;
@@ -904,7 +903,7 @@ check_state(struct checker *ck)
 		found(ck, "stranded", ".state does not know when they are due", "%s/.delay",
 		      ck->queue_name);
 	if (ck->repair) {
-		delay_rebuild(q);
+		delay_rebuild(q, false);
 		queue_sweep(q, true);
 		queue_recount(q);
 		queue_store(q);

@@ -252,7 +252,7 @@ conn_reply_error(const struct command *c, const char *queue, int error)
 	if (c->verb == VERB_SET && (error == ENOSPC || error == EDQUOT))
 		conn_put_line("SERVER_ERROR out of memory storing object (%s)", strerror(error));
 	else if (error == ENOBUFS) /* of spool_claim alone */
-		conn_put_line("SERVER_ERROR no room where dead or expired messages go");
+		conn_put_line("SERVER_ERROR no room where expired messages go");
 	else
 		conn_put_line("SERVER_ERROR %s", strerror(error));
 }

@@ -8,8 +8,8 @@
  * operator's eyes, and for the first look after a reboot. Their numbers only keep them in order.
  * `due` in .state is the earliest such second, so whoever takes a message before looks no further;
  * who takes one later gives those that are due (delay_promote) the numbers that are next in the
- * queue. So a message waits up to a second longer than it was told, and how many wait costs nobody
- * anything.
+ * queue. So a message waits up to a second longer than it was told; and that some are delayed costs
+ * nothing but, once for each second at which there are any, a listing of those seconds.
  *
  * All of it happens with the queue's lock held, and somebody may die at any point: .state is
  * written before a message comes (that they are to be counted anew, and when the first may be due),
@@ -19,6 +19,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -81,6 +82,8 @@ open_delay(struct queue *q, struct numbers *seconds)
 	int fd = openat(q->dirfd, ".delay", dir_flags);
 
 	*seconds = (struct numbers){0};
+	if (fd == -1 && (errno == ENOTDIR || errno == ELOOP))
+		errno = ENOENT; /* something of an operator's */
 	if (fd != -1 && list_sorted(fd, seconds) == -1)
 		close_fd(&fd);
 	return fd;
@@ -201,41 +204,47 @@ renumber(int dirfd, const char *name, uint64_t number, bool sync)
 	return r;
 }
 
-/* Promote up to `max` messages of one second. Returns how many; -1 if some must stay for now. */
+/* Promote the `n` first messages of one second. Returns 0; -1 if some must stay for now. */
 static int
-promote_some(struct queue *q, int fd, const struct numbers *l, size_t max)
+promote_some(struct queue *q, int fd, const uint64_t *numbers, size_t n)
 {
 	char name[MESSAGE_NAME_LEN + 1], place[MESSAGE_NAME_LEN + 1];
+	uint64_t bytes[PROMOTE_MAX];
 	struct state *s = &q->state;
 	uint64_t first = state_next(s);
-	size_t n = l->count < max ? l->count : max;
+	bool stale = s->stale;
 	struct stat st;
-	int result = (int)n;
+	int result = 0;
 
 	for (size_t i = 0; i < n; i++) {
-		message_name(name, l->n[i]);
-		uint64_t bytes =
-		    fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == -1 ? 0 : body_bytes(&st);
+		message_name(name, numbers[i]);
+		bytes[i] = fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == -1 ? 0 : body_bytes(&st);
 		state_give(s, first + i);
-		state_count_in(s, bytes);
-		count_out(s, bytes);
+		state_count_in(s, bytes[i]);
+		count_out(s, bytes[i]);
 	}
+	s->stale = true; /* until they are there */
 	if (queue_store(q) == -1)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
-		message_name(name, l->n[i]);
+		message_name(name, numbers[i]);
 		message_name(place, first + i);
 		int r = renumber(fd, name, first + i, q->spool->sync != SPOOL_SYNC_NONE);
-		if (r == 0 && os_rename_noreplace(fd, name, q->dirfd, place) == 0)
+		if (r == 0 && os_rename_noreplace(fd, name, q->dirfd, place) == 0) {
+			if (queue_make_known(q, first + i, bytes[i]) == -1)
+				return -1;
 			continue;
-		s->stale = true;
+		}
+		stale = true;
 		if (r != -1 || queue_set_aside(q, fd, name) == -1)
 			result = -1;
 	}
+	s->stale = stale;
 	return result;
 }
 
-/* As promote_some; then the directory goes, if it is empty. */
+/* Promote up to `max` messages of one second; its directory goes when it is empty. Returns how many,
+ * or -1 if some must stay for now. */
 static int
 promote_second(struct queue *q, int parent, uint64_t second, size_t max)
 {
@@ -244,16 +253,21 @@ promote_second(struct queue *q, int parent, uint64_t second, size_t max)
 	int fd = open_second(parent, second), r = -1;
 
 	if (fd == -1)
-		return is_foreign(errno) || errno == ENOTDIR || errno == ENOENT ? 0 : -1;
-	if (list_sorted(fd, &l) == 0)
-		r = promote_some(q, fd, &l, max);
-	if (r > 0 && q->spool->sync != SPOOL_SYNC_NONE &&
-	    (fsync(q->dirfd) == -1 || fsync(fd) == -1))
-		r = -1;
+		return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : -1;
+	if (list_sorted(fd, &l) == 0) {
+		size_t n = l.count < max ? l.count : max;
+		r = n == 0 ? 0 : promote_some(q, fd, l.n, n);
+		/* Also what somebody renamed who died before he could flush it. */
+		if (r == 0 && q->spool->sync != SPOOL_SYNC_NONE &&
+		    (fsync(q->dirfd) == -1 || fsync(fd) == -1))
+			r = -1;
+		message_name(name, second);
+		if (r == 0 && n == l.count)
+			unlinkat(parent, name, AT_REMOVEDIR);
+		if (r == 0)
+			r = (int)n;
+	}
 	int e = errno;
-	message_name(name, second);
-	if (r != -1 && (size_t)r == l.count)
-		unlinkat(parent, name, AT_REMOVEDIR);
 	free(l.n);
 	close(fd);
 	errno = e;
@@ -351,36 +365,66 @@ second_by_date(int parent, uint64_t second)
 	return date <= today ? now : now + (uint64_t)(date - today);
 }
 
-int
-delay_rebuild(struct queue *q)
+/* Give a directory another name; or, if there is one of that, put its messages in there. */
+static void
+move_second(int parent, uint64_t from, uint64_t to)
 {
-	char from[MESSAGE_NAME_LEN + 1], to[MESSAGE_NAME_LEN + 1];
-	struct state *s = &q->state;
-	struct numbers seconds;
-	int fd = open_delay(q, &seconds);
+	char old[MESSAGE_NAME_LEN + 1], new[MESSAGE_NAME_LEN + 1], name[MESSAGE_NAME_LEN + 1];
+	struct numbers l = {0};
 
-	if (fd == -1) {
-		int e = errno;
-		free(seconds.n);
-		errno = e;
-		return e == ENOENT ? 0 : -1;
-	}
-	for (size_t i = 0; i < seconds.count; i++) {
-		uint64_t second = seconds.n[i], right = second_by_date(fd, second);
-		message_name(from, second);
-		/* Either clock was read a moment before the other. */
-		while (right + 1 < second || right > second + 1) {
-			message_name(to, right);
-			if (os_rename_noreplace(fd, from, fd, to) == 0)
-				second = right;
-			else if (errno == EEXIST)
-				right++;
-			else
-				break;
+	message_name(old, from);
+	message_name(new, to);
+	if (renameat(parent, old, parent, new) == 0) /* it replaces an empty one */
+		return;
+	int fd = open_second(parent, from), into = open_second(parent, to);
+	if (fd != -1 && into != -1 && list_sorted(fd, &l) == 0)
+		for (size_t i = 0; i < l.count; i++) {
+			message_name(name, l.n[i]);
+			os_rename_noreplace(fd, name, into, name);
 		}
-		expect(s, second);
+	free(l.n);
+	close_fd(&fd);
+	close_fd(&into);
+	unlinkat(parent, old, AT_REMOVEDIR);
+}
+
+/* By the dates. What is overdue gets the lowest seconds there are, in its order. One that is to be
+ * later goes behind those that have not been moved yet: so these go first. */
+static void
+correct_seconds(int parent, const struct numbers *seconds)
+{
+	uint64_t now = os_monotonic_ms() / 1000, overdue = 0;
+
+	for (size_t i = 0; i < seconds->count; i++) {
+		uint64_t right = second_by_date(parent, seconds->n[i]);
+		if (right <= now && seconds->n[i] > now)
+			move_second(parent, seconds->n[i], ++overdue);
+		else if (right + 1 < seconds->n[i])
+			move_second(parent, seconds->n[i], right);
 	}
+	for (size_t i = seconds->count; i-- > 0;) {
+		uint64_t right = second_by_date(parent, seconds->n[i]);
+		if (right > now && right > seconds->n[i] + 1)
+			move_second(parent, seconds->n[i], right);
+	}
+}
+
+int
+delay_rebuild(struct queue *q, bool by_date)
+{
+	struct numbers seconds;
+	int fd = open_delay(q, &seconds), r = fd == -1 && errno != ENOENT ? -1 : 0;
+
+	if (fd != -1 && by_date) {
+		correct_seconds(fd, &seconds);
+		free(seconds.n);
+		r = list_sorted(fd, &seconds);
+	}
+	if (r == 0 && seconds.count > 0)
+		expect(&q->state, seconds.n[0]);
+	int e = errno;
 	free(seconds.n);
-	close(fd);
-	return delay_count(q);
+	close_fd(&fd);
+	errno = e;
+	return r == 0 ? delay_count(q) : -1;
 }

@@ -157,7 +157,7 @@ count(struct spread *s, const char *queue, int result)
 
 	s->stored += result == 0;
 	s->full += result == 1;
-	if (result != 0 && s->failed[0] == '\0') {
+	if (result != 0 && (s->failed[0] == '\0' || (s->error == 0 && result == -1))) {
 		strcpy(s->failed, queue);
 		s->error = result == 1 ? 0 : e;
 	}

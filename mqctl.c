@@ -42,8 +42,9 @@ static const char usage_text[] =
     "  rm queue number      remove a message\n"
     "  mv queue number|all queue2\n"
     "                       move a message, or all, to the end of another queue\n"
-    "  retry queue" SPOOL_DEAD
-    "     move all back to the end of queue, with their tries forgotten\n"
+    "  retry queue" SPOOL_DEAD " [queue2]\n"
+    "                       move all back to the end of queue, or of queue2, with their\n"
+    "                       tries forgotten\n"
     "  flush queue          remove all messages\n"
     "  drop queue           remove the queue with all in it\n"
     "  pause queue [time]   deliver nothing from it, for 30s, 5m, ...; or until\n"
@@ -477,8 +478,10 @@ move(struct spool *sp, struct claim *c, const char *to, enum claim_forget forget
 {
 	int r = claim_move(c, to, forget);
 
-	if (r == 1)
+	if (r == 1) {
+		claim_release(c, false);
 		die(EXIT_NOTHING, "%s: full", to);
+	}
 	if (r == -1 || spool_settle(sp) == -1)
 		die_system(to);
 }
@@ -532,7 +535,7 @@ cmd_mv(struct spool *sp, int argc, char *argv[])
 	return 0;
 }
 
-/* From a queue of dead letters back to where they came from. */
+/* From a queue of dead letters back to where they came from, or to another. */
 static int
 cmd_retry(struct spool *sp, int argc, char *argv[])
 {
@@ -540,12 +543,15 @@ cmd_retry(struct spool *sp, int argc, char *argv[])
 	size_t len = strlen(from), tail = strlen(SPOOL_DEAD);
 	char to[QUEUE_NAME_MAX + 1];
 
-	(void)argc;
-	if (len <= tail || strcmp(from + len - tail, SPOOL_DEAD) != 0)
-		die(EXIT_USAGE, "%s: no queue of dead letters, their names end in " SPOOL_DEAD,
+	if (argc == 2) {
+		strcpy(to, queue_arg(argv[1]));
+	} else if (len > tail && strcmp(from + len - tail, SPOOL_DEAD) == 0) {
+		memcpy(to, from, len - tail);
+		to[len - tail] = '\0';
+	} else {
+		die(EXIT_USAGE, "%s: its name does not end in " SPOOL_DEAD ": back to which queue?",
 		    argv[0]);
-	memcpy(to, from, len - tail);
-	to[len - tail] = '\0';
+	}
 	return move_all(sp, from, to, FORGET_TRIES);
 }
 
@@ -716,7 +722,7 @@ static const struct command {
     {"put", cmd_put, 1, 1},       {"get", cmd_get, 1, 1},         {"rm", cmd_rm, 2, 2},
     {"flush", cmd_flush, 1, 1},   {"drop", cmd_drop, 1, 1},       {"check", cmd_check, 0, 1},
     {"set", cmd_set, 2, 1000},    {"config", cmd_config, 0, 1},   {"mv", cmd_mv, 3, 3},
-    {"retry", cmd_retry, 1, 1},   {"open", cmd_open, 0, 1000000}, {"pause", cmd_pause, 1, 2},
+    {"retry", cmd_retry, 1, 2},   {"open", cmd_open, 0, 1000000}, {"pause", cmd_pause, 1, 2},
     {"resume", cmd_resume, 1, 1}, {"status", cmd_status, 0, 1},
 };
 

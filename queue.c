@@ -717,6 +717,7 @@ keep_counters(struct state *s, const struct state *old)
 	s->aborted = old->aborted;
 	s->flushes = old->flushes;
 	s->paused = old->paused == STATE_FOREVER ? STATE_FOREVER : 0;
+	s->graveyard = old->graveyard;
 }
 
 /*
@@ -747,13 +748,23 @@ rebuild(struct queue *q, const struct state *old)
 	s->spare = s->ranges[0].from; /* the sweep has left none */
 	s->waiting = l.waiting;
 	s->bytes = l.bytes;
-	if (delay_rebuild(q) == -1)
+	if (delay_rebuild(q, true) == -1)
 		return -1;
 	s->put = old != NULL ? old->put : highest + s->delayed;
 	if (s->put < l.waiting + s->delayed)
 		s->put = l.waiting + s->delayed;
 	queue_store(q);
 	return 0;
+}
+
+/* Where the system does not tell one boot from another its clock may. */
+static bool
+is_of_other_boot(const struct queue *q)
+{
+	const struct state *s = &q->state;
+
+	return memcmp(s->boot, q->spool->boot, STATE_BOOT_LEN) != 0 ||
+	       (s->boot[0] == '-' && os_monotonic_ms() < s->swept);
 }
 
 static int
@@ -771,9 +782,11 @@ queue_load(struct queue *q)
 	if (known && n == STATE_LEN && memcmp(buf, q->raw, STATE_LEN) == 0)
 		return 0;
 	q->raw_len = 0;
+	if (n > STATE_LEN && ftruncate(q->statefd, STATE_LEN) == -1)
+		return -1; /* or it would be made anew each time */
 	if (state_read(buf, (size_t)n, s, known ? q->raw : NULL) == -1)
 		return rebuild(q, NULL);
-	if (memcmp(s->boot, q->spool->boot, STATE_BOOT_LEN) != 0) {
+	if (is_of_other_boot(q)) {
 		struct state old = *s;
 		return rebuild(q, &old);
 	}

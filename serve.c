@@ -256,7 +256,7 @@ wait_and_take(const char *queue, const struct get_options *o, uint64_t deadline,
 
 	if (waiter_begin(&w, conn.spool, queue) == -1)
 		return CLAIM_ERROR;
-	while (!conn_terminating && !conn.reader_gone) {
+	while (!conn_terminating && !conn.reader_gone && refused_now(STATUS_QUIESCENT) == NULL) {
 		if (waiter_is_first(&w))
 			r = take(queue, o, claim);
 		/* The lock may have been waited for, too. */
@@ -452,6 +452,8 @@ do_monitor(const struct command *c)
 	}
 	stats_add(STATS_CMD_GET, 1);
 	for (; max > 0 && nopened < OPEN_MAX && !conn.reader_gone && !conn_terminating; max--) {
+		if (refused_now(STATUS_QUIESCENT) != NULL)
+			break;
 		r = take(queue, &open, &claim);
 		if (r == CLAIM_EMPTY)
 			r = wait_and_take(queue, &open, deadline, &claim);

@@ -509,7 +509,7 @@ enum entered {
 
 /* When a message expires, as memcached counts: see its doc/protocol.txt, "Expiration times". */
 static uint64_t
-expiry_of(const struct push *p, const struct config *c)
+expiry_of(const struct push *p, const struct config *c, uint64_t delay)
 {
 	uint64_t expiry = p->expiry, now, last;
 
@@ -520,7 +520,7 @@ expiry_of(const struct push *p, const struct config *c)
 		expiry = 1;
 	else if (p->exptime > 0)
 		expiry = (uint64_t)p->exptime + (p->exptime <= EXPTIME_RELATIVE ? now : 0);
-	last = now + (c->max_age + 999) / 1000;
+	last = now + delay + (c->max_age + 999) / 1000;
 	if (c->max_age > 0 && (expiry == 0 || expiry > last))
 		expiry = last;
 	return expiry < MESSAGE_EXPIRY_MAX ? expiry : MESSAGE_EXPIRY_MAX;
@@ -563,7 +563,7 @@ make_known(struct push *p, struct queue *q, const char *name)
 
 /* With the lock of q held: number the message and make it visible, or put it where it is delayed. */
 static enum entered
-publish(struct push *p, struct queue *q, uint32_t flags)
+publish(struct push *p, struct queue *q, uint32_t flags, uint64_t delay)
 {
 	char name[MESSAGE_NAME_LEN + 1];
 	struct delayed *place = &p->out.place;
@@ -571,11 +571,12 @@ publish(struct push *p, struct queue *q, uint32_t flags)
 	struct message m = {.number = q->state.put,
 	                    .length = p->length,
 	                    .flags = flags,
-	                    .expiry = expiry_of(p, &q->config),
+	                    .expiry = expiry_of(p, &q->config, delay),
 	                    .tries = p->tries};
 	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = place->date}};
 
-	if (p->fd == -1 && !(p->length <= SPOOL_SMALL && take_spare(p, q)) &&
+	/* A spent file may be in .claim yet after a power loss, with what is delayed in it. */
+	if (p->fd == -1 && !(p->length <= SPOOL_SMALL && !delayed && take_spare(p, q)) &&
 	    make_file(p, q, true) == -1)
 		return ENTER_ERROR;
 	for (;;) {
@@ -701,7 +702,7 @@ enter(struct push *p, struct queue *q, uint32_t flags)
 		delay = delay_of(p, &q->config);
 		if (delay > 0 && delay_open(q, delay, &out->place) == -1)
 			return ENTER_ERROR;
-		done = publish(p, q, flags);
+		done = publish(p, q, flags, delay);
 	}
 	bool delayed = out->place.fd != -1;
 	if (done == ENTER_DONE)
@@ -954,8 +955,10 @@ take_head(struct queue *q, struct claim *c)
 			return CLAIM_GOT;
 		case ATTEMPT_HOLE:
 			if (!known) {
-				if (!skipped)
-					s->waiting = s->bytes = s->stale = 0;
+				if (!skipped) {
+					s->waiting = s->bytes = 0;
+					s->stale = s->stale && s->due != 0; /* the delayed */
+				}
 				return CLAIM_EMPTY;
 			}
 			/* Removed by hand, or two ranges had to be joined. */
@@ -1031,64 +1034,86 @@ queue_has_expired(const struct message *m, const struct config *c)
 	return m->expiry != 0 && c->expire && m->expiry <= (uint64_t)time(NULL);
 }
 
-/* To the end of another queue, of which the operator is told. Returns 1; 0 if that is the queue that
- * it comes from, and nothing is done; or -1 and then it is back. */
-static int
-move_away(struct claim *c, const char *to, enum claim_forget forget, const char *why)
+static void
+tell_operator(struct spool *sp, const char *queue, uint64_t number, const char *what)
 {
-	struct spool *sp = c->queue->spool;
-	uint64_t number = c->message.number;
-	char queue[QUEUE_NAME_MAX + 1], path[QUEUE_NAME_MAX + 32];
+	char path[QUEUE_NAME_MAX + 32];
 
-	strcpy(queue, c->queue->name);
-	if (strcmp(queue, to) == 0)
-		return 0;
-	c->opened = false; /* by nobody */
-	int r = claim_move(c, to, forget);
-	if (r == 1)
-		errno = ENOBUFS;
-	if (r != 0)
-		return -1;
 	snprintf(path, sizeof path, "%s/%016" PRIu64, queue, number);
 	if (sp->on_mistake != NULL)
-		sp->on_mistake("moved", path, why);
-	return 1;
+		sp->on_mistake("moved", path, what);
+}
+
+/* Move a message to the dead letters' queue, which is known as one from then on. */
+static int
+move_to_grave(struct claim *c, const char *dead)
+{
+	struct spool *sp = c->queue->spool;
+	struct queue *q;
+	int r = claim_move(c, dead, FORGET_NOTHING);
+
+	if (r == 0 && queue_lock(sp, dead, false, &q) == 1) {
+		q->state.graveyard = true;
+		queue_store(q);
+		queue_unlock(q);
+	}
+	return r;
 }
 
 /* A message that was taken and has failed too often: to the dead letters, which do not die again.
- * As move_away; 0: it is to be delivered all the same. */
+ * Returns 1; 0 if it is to be delivered all the same; or -1 and then it is back. */
 static int
 bury(struct claim *c, const struct config *config)
 {
-	char dead[QUEUE_NAME_MAX + 1];
-	const char *queue = c->queue->name;
-	size_t len = strlen(queue), tail = strlen(SPOOL_DEAD);
+	struct spool *sp = c->queue->spool;
+	char queue[QUEUE_NAME_MAX + 1], dead[QUEUE_NAME_MAX + 1];
+	size_t len = strlen(c->queue->name), tail = strlen(SPOOL_DEAD);
+	uint64_t number = c->message.number;
 
+	strcpy(queue, c->queue->name);
+	if (len == 0 || c->queue->state.graveyard ||
+	    (len > tail && strcmp(queue + len - tail, SPOOL_DEAD) == 0))
+		return 0;
 	if (config->dead_letter[0] != '\0') {
 		strcpy(dead, config->dead_letter);
-	} else {
-		if (len == 0 || len + tail > QUEUE_NAME_MAX ||
-		    (len > tail && strcmp(queue + len - tail, SPOOL_DEAD) == 0))
-			return 0;
+	} else if (len + tail <= QUEUE_NAME_MAX) {
 		memcpy(dead, queue, len);
 		strcpy(dead + len, SPOOL_DEAD);
+	} else {
+		return 0;
 	}
-	return move_away(c, dead, FORGET_NOTHING,
-	                 "has failed too often: moved to the dead letters");
+	if (strcmp(queue, dead) == 0)
+		return 0;
+	int r = move_to_grave(c, dead);
+	if (r == -1)
+		return -1;
+	tell_operator(sp, queue, number,
+	              r == 0 ? "has failed too often: moved to the dead letters"
+	                     : "has failed too often: delivered, for its dead letters are full");
+	return r == 0;
 }
 
-/* Its age counts anew in the other queue. As move_away, but it is gone with 0 too. */
+/* Away, or to another queue, where its age counts anew. 0, or -1 and it is back. */
 static int
 expire(struct claim *c, const struct config *config)
 {
-	int r = 0;
+	struct spool *sp = c->queue->spool;
+	char queue[QUEUE_NAME_MAX + 1], to[QUEUE_NAME_MAX + 1];
+	uint64_t number = c->message.number;
 
-	if (config->expire_to[0] != '\0') {
-		char to[QUEUE_NAME_MAX + 1];
-		strcpy(to, config->expire_to);
-		r = move_away(c, to, FORGET_EXPIRY, "has expired: moved");
-	}
-	return r == 0 ? claims_finish(c, 1) : r;
+	strcpy(queue, c->queue->name);
+	strcpy(to, config->expire_to);
+	if (to[0] == '\0' || strcmp(queue, to) == 0)
+		return claims_finish(c, 1);
+	int r = claim_move(c, to, FORGET_EXPIRY);
+	if (r == 0)
+		tell_operator(sp, queue, number, "has expired: moved");
+	if (r != 1)
+		return r;
+	c->opened = false; /* by nobody */
+	claim_release(c, false);
+	errno = ENOBUFS;
+	return -1;
 }
 
 int
@@ -1422,12 +1447,16 @@ claim_move(struct claim *c, const char *queue, enum claim_forget forget)
 	} else {
 		r = push_commit(&p, c->message.flags);
 	}
+	c->body = NULL; /* it was where the push may have read */
 	if (r == 0)
 		return claims_finish(c, 1);
+	if (r == 1)
+		return 1;
 	int e = errno;
+	c->opened = false; /* by nobody */
 	claim_release(c, false);
 	errno = e;
-	return r;
+	return -1;
 }
 
 int

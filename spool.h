@@ -119,8 +119,8 @@ int push_settle(struct push *p);
  */
 struct spread {
 	unsigned wanted, stored, full;   /* queues; what is neither stored nor full has failed */
-	char failed[QUEUE_NAME_MAX + 1]; /* the first that it could not be stored in; "": none */
-	int error;                       /* why, or 0: it was full */
+	char failed[QUEUE_NAME_MAX + 1]; /* one that it could not be stored in; "": none */
+	int error;                       /* why, or 0: it was full, as are all that failed */
 };
 void push_spread(struct push *p, uint32_t flags, struct spread *s);
 
@@ -151,8 +151,8 @@ enum claim_result {
 };
 
 /* Take the oldest message of a queue out of it. One that has expired is removed instead, or goes
- * where `expire_to` says, and one that has had its `max_tries` to the queue of dead letters; if
- * there is no room for it CLAIM_ERROR with ENOBUFS, and it stays the oldest. */
+ * where `expire_to` says; if there is no room for it, CLAIM_ERROR with ENOBUFS, and it stays the
+ * oldest. One that has had its `max_tries` goes to the queue of dead letters, if there is room. */
 enum claim_how {
 	CLAIM_PLAINLY,
 	CLAIM_TO_OPEN, /* it will be counted as opened, and as aborted if it is released */
@@ -183,9 +183,9 @@ int claims_finish(struct claim *claims, size_t n);
 
 /*
  * Move a claimed message to the end of another queue, which is made if it is missing, with all that
- * its header says but what is to be forgotten. Ends the claim. Returns 0 with the message as
- * durable there as a push is; 1 if that queue is full, or -1 with errno, and it is back at its
- * place. If this process dies at the wrong moment the message is in both.
+ * its header says but what is to be forgotten. Returns 0 with the message as durable there as a push
+ * is, and the claim is ended; 1 if that queue is full, and nothing has happened; or -1 with errno,
+ * and it is back at its place. If this process dies at the wrong moment the message is in both.
  */
 enum claim_forget { FORGET_NOTHING, FORGET_TRIES, FORGET_EXPIRY };
 int claim_move(struct claim *c, const char *queue, enum claim_forget forget);

@@ -185,7 +185,7 @@ int sync_removals(int dirfd, int claimfd);
  * delay_promote: those that are due become waiting messages; the state is to be written. With -1
  * it is tried again by the next one.
  * delay_each: call `visit` as dir_each_number does. delay_count: count them anew.
- * delay_rebuild: fill the part of the state that is about them, after a reboot perhaps.
+ * delay_rebuild: fill the part of the state that is about them; `by_date`: after a reboot, perhaps.
  */
 int delay_open(struct queue *q, uint64_t seconds, struct delayed *d);
 void delay_close(struct delayed *d);
@@ -195,7 +195,7 @@ int delay_sync(const struct delayed *d);
 int delay_promote(struct queue *q);
 int delay_each(struct queue *q, number_visitor *visit, void *arg);
 int delay_count(struct queue *q);
-int delay_rebuild(struct queue *q);
+int delay_rebuild(struct queue *q, bool by_date);
 
 /* What the file `fd` is that is named `number` in .claim. */
 enum claim_file {

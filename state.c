@@ -25,6 +25,7 @@ static const char magic[] = "mqd state 3\nboot ";
 static const char range_label[] = "\nrange ";
 static const char stale_label[] = "\nstale ";
 static const char durable_label[] = "\ndurable ";
+static const char graveyard_label[] = "\ngraveyard ";
 
 /* The plain numbers, in the order of the file. */
 static const struct {
@@ -102,6 +103,7 @@ state_write(char *buf, const struct state *s, const struct state *was)
 	}
 	p = write_text(write_text(p, stale_label), s->stale ? "1" : "0");
 	p = write_text(write_text(p, durable_label), s->durable ? "1" : "0");
+	p = write_text(write_text(p, graveyard_label), s->graveyard ? "1" : "0");
 	for (unsigned i = 0; i < s->nranges; i++) {
 		p = write_number(write_text(p, range_label), s->ranges[i].from);
 		p = write_number(write_text(p, " "), s->ranges[i].to);
@@ -164,7 +166,8 @@ state_read(const char *buf, size_t len, struct state *s, const char *known)
 		memcpy((char *)s + fields[i].at, &value, sizeof value);
 	}
 	if (!read_flag(&p, end, stale_label, &s->stale) ||
-	    !read_flag(&p, end, durable_label, &s->durable))
+	    !read_flag(&p, end, durable_label, &s->durable) ||
+	    !read_flag(&p, end, graveyard_label, &s->graveyard))
 		return -1;
 
 	uint64_t last = 0;

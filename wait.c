@@ -232,11 +232,13 @@ static uint64_t
 next_look(const struct waiter *w)
 {
 	const struct state *s = &w->queue->state;
-	uint64_t due = s->due * 1000, paused = s->paused == STATE_FOREVER ? 0 : s->paused;
+	uint64_t next = s->due * 1000;
 
-	if (w->look_ms != 0 && (due == 0 || w->look_ms < due))
-		due = w->look_ms;
-	return due == 0 || due < paused ? paused : due;
+	if (s->paused == STATE_FOREVER)
+		return 0;
+	if (w->look_ms != 0 && (next == 0 || w->look_ms < next))
+		next = w->look_ms;
+	return next == 0 || next < s->paused ? s->paused : next;
 }
 
 int
