@@ -418,6 +418,63 @@ python() {
 	"$MQCTL" -H "$SPOOL" check
 }
 
+@test "the queue is deleted while messages of it are open: however these end, none is in the new one" {
+	mkdir "$SPOOL"
+	"$MQCTL" -H "$SPOOL" set late open_timeout=300ms
+	start_mqd
+	python <<-'END'
+		queues = [b"aborted", b"closed", b"lost", b"killed", b"late"]
+		other, holders = connect(), {q: connect() for q in queues}
+		pid = pid_of(holders[b"killed"])
+		for q in queues:
+		    put(q, b"old1")
+		    put(q, b"old2")
+		    assert ask(holders[q], b"get %s/open" % q).startswith(b"VALUE")
+		    other.sendall(b"delete %s\r\n" % q)
+		    assert other.recv(100) == b"DELETED\r\n"
+		    put(q, b"new1") # under the number of the one that is open
+		assert ask(holders[b"aborted"], b"get aborted/abort") == b"END\r\n"
+		assert ask(holders[b"closed"], b"get closed/close") == b"END\r\n"
+		holders[b"lost"].close()
+		os.kill(pid, signal.SIGKILL)
+		assert ask(holders[b"late"], b"get none/t=600") == b"END\r\n"
+		assert ask(holders[b"late"], b"get late/close") == b"CLIENT_ERROR item was open too long\r\n"
+		for q in queues:
+		    assert ask(other, b"get " + q) == b"VALUE %s 0 4\r\nnew1\r\nEND\r\n" % q
+		# Whoever waits looks for what the dead have left.
+		for q in queues:
+		    assert ask(other, b"get %s/t=1100" % q) == b"END\r\n", q
+	END
+	"$MQCTL" -H "$SPOOL" check
+}
+
+@test "the queue is deleted while delayed messages are on their way, and while they are waited for" {
+	start_mqd
+	python <<-'END'
+		a, b = connect(), connect()
+		body = b"x" * 300000
+		a.sendall(b"set q/delay=1 0 0 %d\r\n" % len(body) + body[:200000])
+		put(b"q/delay=1", b"old")
+		s, monitor = waiting("q", 3000)[0], connect()
+		monitor.sendall(b"monitor q 3\r\n")
+		wait_for(lambda: line("q") == 2, "a place in the line")
+		b.sendall(b"delete q\r\n")
+		assert b.recv(100) == b"DELETED\r\n"
+		began = time.monotonic()
+		a.sendall(body[200000:] + b"\r\n")
+		assert read_reply(a) == b"STORED\r\n"
+		# The one whose place was asked for when the new queue was made is the one that gets it.
+		ready = select.select([s, monitor], [], [], 10)[0]
+		assert 1 <= time.monotonic() - began < 3 and len(ready) == 1, (began, ready)
+		got = read_reply(ready[0])
+		assert got.endswith(body + b"\r\nEND\r\n") and b"old" not in got, got[:100]
+		assert read_reply(monitor if ready[0] is s else s) == b"END\r\n"
+	END
+	[ "$(count_messages q)" -le 1 ]
+	[ -z "$(find "$SPOOL/q/.delay" -type f)" ]
+	"$MQCTL" -H "$SPOOL" check
+}
+
 @test "SIGTERM ends a wait with END" {
 	mkdir "$SPOOL"
 	mkfifo "$BATS_TEST_TMPDIR/in"
