@@ -634,7 +634,7 @@ conn_has_left(struct pollfd *client)
 
 /* Learn what we talk over, and set it up for short requests and short replies. */
 static void
-prepare_socket(void)
+prepare_socket(int keepalive)
 {
 	struct sockaddr_storage address = {0};
 	socklen_t len = sizeof address;
@@ -651,12 +651,13 @@ prepare_socket(void)
 	io.is_tcp = address.ss_family == AF_INET || address.ss_family == AF_INET6;
 	if (io.is_tcp) {
 		setsockopt(io.in, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-		setsockopt(io.in, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+		os_keepalive(io.in, keepalive);
 	}
 }
 
 void
-conn_begin(struct spool *sp, int idle_timeout, int in, int out, uint64_t (*due)(void))
+conn_begin(struct spool *sp, int idle_timeout, int keepalive, int in, int out,
+           uint64_t (*due)(void))
 {
 	conn.spool = sp;
 	conn.closing = conn.reader_gone = conn.has_trash = false;
@@ -667,7 +668,7 @@ conn_begin(struct spool *sp, int idle_timeout, int in, int out, uint64_t (*due)(
 	io.due = due;
 	io.peer_left = io.input_ends = io.has_spoken = io.owes_ack = io.is_tcp = false;
 	io.start = io.end = io.out_len = io.nclaims = 0;
-	prepare_socket();
+	prepare_socket(keepalive);
 }
 
 /* Closing a socket with unread input resets the connection, and the client may never see our

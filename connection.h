@@ -31,10 +31,12 @@ void conn_terminate(void);
 
 /*
  * Begin with a client that is read from `in` and answered on `out`, and is left when it is silent
- * for idle_timeout seconds, unless that is 0. `due` is called before each wait for input: it does
- * what it is time for, and returns when it is to be called again (os_monotonic_ms), or 0.
+ * for idle_timeout seconds, unless that is 0; for `keepalive` see os_keepalive. `due` is called
+ * before each wait for input: it does what it is time for, and returns when it is to be called again
+ * (os_monotonic_ms), or 0.
  */
-void conn_begin(struct spool *sp, int idle_timeout, int in, int out, uint64_t (*due)(void));
+void conn_begin(struct spool *sp, int idle_timeout, int keepalive, int in, int out,
+                uint64_t (*due)(void));
 
 /* Take leave of the client, which has all its answers. */
 void conn_end(void);

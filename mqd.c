@@ -76,6 +76,9 @@ static const char usage_text[] =
     "              what survives a power loss: all, pushes, nothing (full)\n"
     "  -o idle_timeout=seconds\n"
     "              leave a client that has been silent that long (0: never)\n"
+    "  -o keepalive=seconds\n"
+    "              when a client has been silent that long ask its host whether it is\n"
+    "              there (60; 0: never)\n"
     "  -o pool_idle=seconds\n"
     "              on a super-server's listening socket: end when nobody was connected\n"
     "              for so long (0: never)\n"
@@ -131,9 +134,12 @@ parse_number(const char *option, const char *s, uint64_t min, uint64_t max)
 static void
 parse_suboptions(struct options *o, char *s)
 {
-	enum { SYNC, IDLE_TIMEOUT, POOL_IDLE };
-	char *const names[] = {
-	    [SYNC] = "sync", [IDLE_TIMEOUT] = "idle_timeout", [POOL_IDLE] = "pool_idle", NULL};
+	enum { SYNC, IDLE_TIMEOUT, KEEPALIVE, POOL_IDLE };
+	char *const names[] = {[SYNC] = "sync",
+	                       [IDLE_TIMEOUT] = "idle_timeout",
+	                       [KEEPALIVE] = "keepalive",
+	                       [POOL_IDLE] = "pool_idle",
+	                       NULL};
 	static const char *const syncs[] = {
 	    [SPOOL_SYNC_FULL] = "full", [SPOOL_SYNC_PUSH] = "push", [SPOOL_SYNC_NONE] = "none"};
 	char *value;
@@ -146,6 +152,11 @@ parse_suboptions(struct options *o, char *s)
 		if (name == IDLE_TIMEOUT) {
 			o->serve.idle_timeout =
 			    (int)parse_number("-o idle_timeout", value, 0, 1000000);
+			continue;
+		}
+		if (name == KEEPALIVE) {
+			o->serve.keepalive =
+			    (int)parse_number("-o keepalive", value, 0, OS_KEEPALIVE_MAX);
 			continue;
 		}
 		if (name == POOL_IDLE) {
@@ -385,12 +396,13 @@ serve_one(const struct options *o, int in, int out)
 int
 main(int argc, char *argv[])
 {
-	struct options o = {.spool = DEFAULT_SPOOL,
-	                    .port = -1,
-	                    .mode = 0700,
-	                    .sync = SPOOL_SYNC_FULL,
-	                    .serve = {.max_body = 1 << 20, .max_connections = 1024},
-	                    .pool = {.spares = 4}};
+	struct options o = {
+	    .spool = DEFAULT_SPOOL,
+	    .port = -1,
+	    .mode = 0700,
+	    .sync = SPOOL_SYNC_FULL,
+	    .serve = {.max_body = 1 << 20, .max_connections = 1024, .keepalive = 60},
+	    .pool = {.spares = 4}};
 	struct listeners l = {.n = 0};
 	int fd = -1;
 

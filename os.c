@@ -39,6 +39,8 @@ struct sched_attributes {
 	uint32_t priority;
 	uint64_t runtime, deadline, period; /* ns; runtime is the slice, since Linux 6.12 */
 };
+/* TCP_RTO_MAX_MS of linux/tcp.h, since Linux 6.15, and the least that it may be. */
+enum { RTO_MAX_OPTION = 44, RTO_MAX_LOWEST = 1000 };
 
 /* Of linux/stat.h, the same. */
 enum { STAT_TYPE = 1, STAT_MODE = 2, STAT_NLINK = 4, STAT_INO = 0x100, STAT_SIZE = 0x200 };
@@ -571,4 +573,25 @@ os_quick_ack(int fd)
 #else
 	(void)fd;
 #endif
+}
+
+void
+os_keepalive(int fd, int seconds)
+{
+	int on = seconds > 0;
+
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	if (on) {
+		int probes = 3, interval = (seconds + 5) / 6;
+		/* While something is unacknowledged nobody is asked, it is sent again: 15 times, after
+		 * pauses that double up to two minutes, or up to this; 8 s come to 93 s in all. Not
+		 * TCP_USER_TIMEOUT, which gives up on a client that is slow to read as well. */
+		int pause_ms = seconds * 133 < RTO_MAX_LOWEST ? RTO_MAX_LOWEST : seconds * 133;
+		setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
+		setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+		setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+		setsockopt(fd, IPPROTO_TCP, RTO_MAX_OPTION, &pause_ms, sizeof pause_ms);
+	}
+#endif
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 }

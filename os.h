@@ -132,4 +132,14 @@ void os_signal_when_orphaned(int sig, pid_t parent);
  * along. */
 void os_quick_ack(int fd);
 
+/*
+ * Have the system ask the other end of TCP socket `fd` whether it is there, once it has been silent
+ * for `seconds`, and give it up when that has gone without an answer for half as long again (three
+ * seconds at the least); also, where it can, when it has not acknowledged for so long what we sent.
+ * One that answers, and just does not read, is not given up. 0: never ask. Where the system cannot
+ * be told how long, it asks when it likes.
+ */
+void os_keepalive(int fd, int seconds);
+#define OS_KEEPALIVE_MAX 32767 /* seconds */
+
 #endif

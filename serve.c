@@ -738,7 +738,7 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 	int dirfd = spool_dirfd(sp);
 
 	spool_on_mistake(sp, log_mistake);
-	conn_begin(sp, options->idle_timeout, in, out, release_late);
+	conn_begin(sp, options->idle_timeout, options->keepalive, in, out, release_late);
 	if (dirfd != -1 && stats_open(dirfd) == -1)
 		log_error("counting for this connection alone: %s", strerror(errno));
 	stats_enter();

@@ -305,6 +305,217 @@ is_empty() {
 	"$MQCTL" -H "$SPOOL" check
 }
 
+# field QUEUE NAME: of that queue, in stats.
+field() {
+	printf 'stats\r\n' | "$MQD" -H "$SPOOL" | tr -d '\r' | sed -n "s/^STAT queue_$1_$2 //p"
+}
+
+# message QUEUE NUMBER: its flags, tries and body; without zeros.
+message() {
+	local file
+	file=$SPOOL/$1/$(printf %016d "$2")
+	echo "$((10#$(cut -c 33-42 "$file" | head -n 1))) $((10#$(cut -c 55-59 "$file" | head -n 1))) $(tail -n +2 "$file")"
+}
+
+@test "expire_to: what has expired goes there, by get and by flush_expired, and expires no more" {
+	settings q expire=yes 'expire_to=too late'
+	settings 'too late' expire=yes
+	talk <<-'END'
+		> set q 7 1000 1
+		> a
+		< STORED
+		> get q/open
+		< VALUE q/open 7 1
+		< a
+		< END
+		> get q/abort
+		< END
+		> get q
+		< VALUE q 7 1
+		< a
+		< END
+		> set q 7 -1 1
+		> b
+		< STORED
+		> set q 0 -1 0
+		>> \r\n
+		< STORED
+		> set q 0 0 1
+		> c
+		< STORED
+		> set q 9 -1 1
+		> d
+		< STORED
+		> get q
+		< VALUE q 0 1
+		< c
+		< END
+		> flush_expired q
+		< 1
+		> get q
+		< END
+	END
+	[ "$(field q expired_items)/$(field too%20late expired_items)" = 3/0 ]
+	[ "$(field q items)/$(field too%20late items)" = 0/3 ]
+	[ "$(message too%20late 1)|$(message too%20late 2)|$(message too%20late 3)" = "7 0 b|0 0 |9 0 d" ]
+	for i in 1 2 3; do
+		[ "$(expiry too%20late $i)" = 0 ]
+	done
+	[ "$(printf 'flush_expired\r\n' | "$MQD" -H "$SPOOL")" = $'0\r' ]
+	"$MQCTL" -H "$SPOOL" check
+	# Where there is a max_age it begins anew, and where it comes to the next queue it is forgotten again.
+	settings 'too late' expire_to=end max_age=1h
+	printf 'set q 0 -1 1\r\ne\r\nget q\r\n' | "$MQD" -H "$SPOOL" >/dev/null
+	(($(expiry too%20late 4) > $(date +%s) + 3500 && $(expiry too%20late 4) <= $(date +%s) + 3600))
+	"$MQCTL" -H "$SPOOL" check
+}
+
+@test "expire_to: a large message, and one whose tries say something" {
+	settings q expire=yes expire_to=late
+	head -c 300000 /dev/urandom >"$BATS_TEST_TMPDIR/body"
+	{
+		printf 'set q 5 2 300000\r\n'
+		cat "$BATS_TEST_TMPDIR/body"
+		printf '\r\nget q/open\r\nget q/abort\r\n'
+	} | "$MQD" -H "$SPOOL" >/dev/null
+	past() { (($(date +%s) >= $(expiry q 1))); }
+	wait_for past
+	is_empty q
+	[ "$(head -n 1 "$SPOOL/late/0000000000000001" | cut -c 33-59)" = "0000000005 0000000000 00001" ]
+	"$MQCTL" -H "$SPOOL" get late | cmp - "$BATS_TEST_TMPDIR/body"
+	"$MQCTL" -H "$SPOOL" check
+}
+
+@test "expire_to names the queue itself: dropped and counted, as without it" {
+	settings q expire=yes expire_to=q
+	printf 'set q 0 -1 1\r\na\r\nset q 0 -1 1\r\nb\r\n' | "$MQD" -H "$SPOOL" >/dev/null
+	is_empty q
+	printf 'set q 0 -1 1\r\nc\r\n' | "$MQD" -H "$SPOOL" >/dev/null
+	[ "$(printf 'flush_expired\r\n' | "$MQD" -H "$SPOOL")" = $'1\r' ]
+	[ "$(field q expired_items)/$(field q items)/$(count_messages q)" = 3/0/0 ]
+	"$MQCTL" -H "$SPOOL" check
+}
+
+@test "the queue that expire_to names is full: an error, and nothing is lost" {
+	settings q expire=yes expire_to=late
+	settings late max_items=1
+	talk <<-'END'
+		> set q 0 -1 1
+		> a
+		< STORED
+		> set q 3 -1 1
+		> b
+		< STORED
+		> set q 0 0 1
+		> c
+		< STORED
+		> get q
+		<~ SERVER_ERROR .*
+		> get q
+		<~ SERVER_ERROR .*
+		> flush_expired q
+		<~ SERVER_ERROR .*
+		> flush_expired
+		<~ SERVER_ERROR .*
+		> get q/peek
+		< VALUE q/peek 0 1
+		< c
+		< END
+		> get late
+		< VALUE late 0 1
+		< a
+		< END
+		> get late
+		< END
+	END
+	[ "$(field q expired_items)/$(field q items)/$(count_messages q)" = 1/2/2 ]
+	[ "$(message q 2)" = "3 0 b" ]
+	"$MQCTL" -H "$SPOOL" check
+	talk <<-'END'
+		> get q
+		< VALUE q 0 1
+		< c
+		< END
+	END
+	[ "$(message late 2)" = "3 0 b" ]
+	[ "$(field q expired_items)" = 2 ]
+}
+
+@test "the queue that expire_to names cannot be: an error for a get that waits, too, and nothing is lost" {
+	settings q expire=yes expire_to=late
+	: >"$SPOOL/late"
+	talk <<-'END'
+		> set q 0 -1 1
+		> a
+		< STORED
+		> get q/t=5000
+		<~ SERVER_ERROR .*
+		> flush_expired
+		<~ SERVER_ERROR .*
+	END
+	[ "$(count_messages q)" = 1 ]
+	rm "$SPOOL/late"
+	is_empty q
+	[ "$("$MQCTL" -H "$SPOOL" get late)" = a ]
+}
+
+@test "dead_letter in the spool's .config: one graveyard for all queues, in which nothing dies" {
+	local queue
+	printf 'max_tries = 1\ndead_letter = grave\n' >"$SPOOL/.config"
+	for queue in a b+c x.dead grave; do
+		printf 'set %s 3 0 1\r\nx\r\nget %s/open\r\nget %s/abort\r\n' "$queue" "$queue" "$queue" |
+			"$MQD" -H "$SPOOL" >/dev/null
+		[ "$queue" = grave ] || is_empty "$queue"
+	done
+	[ "$(field a dead)/$(field b+c dead)/$(field x.dead dead)/$(field grave dead)" = 1/1/1/0 ]
+	[ "$(count_messages grave)" = 4 ]
+	[ "$(ls "$SPOOL")" = $'a\nb+c\ngrave\nx.dead' ]
+	# The first one has been opened there once, and now twice more.
+	talk <<-'END'
+		> get grave/open
+		< VALUE grave/open 3 1
+		< x
+		< END
+		> get grave/abort
+		< END
+		> get grave/open
+		< VALUE grave/open 3 1
+		< x
+		< END
+		> get grave/abort
+		< END
+	END
+	[ "$(message grave 1)" = "3 4 x" ]
+	[ "$(field grave items)/$(field grave dead)" = 4/0 ]
+	"$MQCTL" -H "$SPOOL" check
+}
+
+@test "dead_letter of a queue wins over the spool's; a full one: an error, and not one try more" {
+	printf 'max_tries = 2\ndead_letter = grave\n' >"$SPOOL/.config"
+	settings q dead_letter=own
+	settings own max_items=1
+	printf 'set own 0 0 1\r\nx\r\nset q 9 0 6\r\npoison\r\n' | "$MQD" -H "$SPOOL" >/dev/null
+	for _ in 1 2; do
+		printf 'get q/open\r\nget q/abort\r\n' | "$MQD" -H "$SPOOL" | grep -q poison
+	done
+	talk <<-'END'
+		> get q
+		<~ SERVER_ERROR .*
+		> get q/open
+		<~ SERVER_ERROR .*
+		> get q/t=5000
+		<~ SERVER_ERROR .*
+	END
+	[ "$(message q 1)" = "9 2 poison" ]
+	[ "$(field q dead)" = 0 ]
+	"$MQCTL" -H "$SPOOL" check
+	"$MQCTL" -H "$SPOOL" get own >/dev/null
+	is_empty q
+	[ "$(message own 2)" = "9 2 poison" ]
+	[ "$(field q dead)" = 1 ]
+	[ ! -e "$SPOOL/grave" ]
+}
+
 @test "confirm of several that went back: an error for each, and none is closed" {
 	settings q open_timeout=300ms
 	"$MQCTL" -H "$SPOOL" put q <<<a

@@ -165,6 +165,55 @@ teardown() {
 	"$MQCTL" -H "$SPOOL" check
 }
 
+# as_nobody < commands: what an mqd that is not root answers.
+as_nobody() {
+	local d=$BATS_TEST_TMPDIR
+	cp "$MQD_BINARY" "$d/mqd"
+	for (( ; ${#d} > 1; )); do
+		chmod go+x "$d"
+		d=$(dirname "$d")
+	done
+	"$PYTHON" -c '
+import subprocess, sys
+p = subprocess.run([sys.argv[1], "-H", sys.argv[2]], user="nobody", group="nogroup", extra_groups=[],
+                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+sys.stdout.write(p.stdout.decode().replace("\r", ""))' "$BATS_TEST_TMPDIR/mqd" "$SPOOL"
+}
+
+@test "one child may not be read or written: the others have it, and that is said; so with .fanout" {
+	[ "$EUID" -eq 0 ] || skip "only root can become another user"
+	local mode
+	printf 'get a+b\r\nget a+c\r\nset a 0 0 1\r\nw\r\n' | "$MQD" -H "$SPOOL" >/dev/null
+	chown -R nobody "$SPOOL"
+	for mode in 000 500; do
+		chmod $mode "$SPOOL/a+b"
+		[ "$({
+			printf 'set a 0 0 1\r\nx\r\nset a 0 0 1 noreply\r\ny\r\nset a/delay=100 0 0 1\r\nz\r\nset a 0 0 9000\r\n'
+			printf '%09000d\r\nversion\r\n' 0
+		} | as_nobody | sed 's/^VERSION .*/VERSION/')" = "SERVER_ERROR stored in 2 of 3 queues, not in a+b: Permission denied
+SERVER_ERROR stored in 2 of 3 queues, not in a+b: Permission denied
+SERVER_ERROR stored in 2 of 3 queues, not in a+b: Permission denied
+VERSION" ]
+	done
+	chmod 700 "$SPOOL/a+b"
+	"$MQCTL" -H "$SPOOL" check
+	[ "$(count_messages a)/$(count_messages a+b)/$(count_messages a+c)" = 7/1/7 ]
+	[ "$(find "$SPOOL"/a*/.delay -type f | sed 's,.*/\(a[^/]*\)/.*,\1,' | sort | tr '\n' ' ')" = "a a a+c a+c " ]
+	# Who the children are cannot be known: then nothing is stored at all.
+	chmod 000 "$SPOOL/.fanout/a"
+	[ "$(printf 'set a 0 0 1\r\nx\r\nget b\r\n' | as_nobody)" = "SERVER_ERROR Permission denied
+END" ]
+	chmod 700 "$SPOOL/.fanout/a"
+	[ "$(printf 'set a 0 0 1\r\nv\r\nget a+b\r\nget a+b\r\n' | as_nobody)" = "STORED
+VALUE a+b 0 1
+w
+END
+VALUE a+b 0 1
+v
+END" ]
+	[ "$(count_messages a)/$(count_messages a+c)" = 8/8 ]
+}
+
 @test "dead letters of a child are not its parent's" {
 	printf 'get a+b\r\nget a+b.dead\r\nset a 0 0 1\r\nx\r\nget a+b.dead\r\n' | "$MQD" -H "$SPOOL" >"$BATS_TEST_TMPDIR/out"
 	[ "$(tr -d '\r' <"$BATS_TEST_TMPDIR/out")" = $'END\nEND\nSTORED\nEND' ]
