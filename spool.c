@@ -1071,12 +1071,12 @@ bury(struct claim *c, const struct config *config)
 	uint64_t number = c->message.number;
 
 	strcpy(queue, c->queue->name);
-	if (len == 0 || c->queue->state.graveyard ||
-	    (len > tail && strcmp(queue + len - tail, SPOOL_DEAD) == 0))
+	bool is_dead = len > tail && strcmp(queue + len - tail, SPOOL_DEAD) == 0;
+	if (len == 0 || c->queue->state.graveyard)
 		return 0;
 	if (config->dead_letter[0] != '\0') {
 		strcpy(dead, config->dead_letter);
-	} else if (len + tail <= QUEUE_NAME_MAX) {
+	} else if (!is_dead && len + tail <= QUEUE_NAME_MAX) {
 		memcpy(dead, queue, len);
 		strcpy(dead + len, SPOOL_DEAD);
 	} else {

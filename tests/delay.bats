@@ -166,6 +166,32 @@ field() {
 	[ "$(ls "$SPOOL/q/.delay")" = "" ]
 }
 
+@test "a thousand seconds that were overdue at a reboot come at once, and in order" {
+	local i second
+	say 'set q/delay=100 0 0 4' 0000 >/dev/null
+	mkdir -p "$SPOOL/q/.delay"
+	for i in {1..1000}; do printf 'set q/delay=100 0 0 4\r\n%04d\r\n' "$i"; done | "$MQD" -N -H "$SPOOL" >/dev/null
+	second=$(ls "$SPOOL/q/.delay" | head -n 1)
+	for i in {1..1000}; do
+		mkdir "$SPOOL/q/.delay/$(printf %016d $((9000000 + i)))"
+		mv "$SPOOL/q/.delay/"*"/$(printf %016d $((i + 1)))" "$SPOOL/q/.delay/$(printf %016d $((9000000 + i)))/"
+	done
+	find "$SPOOL/q/.delay" -type f -exec touch -d '1 hour ago' {} +
+	sed -i 's/^boot .*/boot 00000000-0000-0000-0000-000000000000/; s/^due .*/due 0000000009000001/' "$SPOOL/q/.state"
+	SECONDS=0
+	for ((i = 0; i <= 1000; i++)); do printf 'get q\r\n'; done | "$MQD" -N -H "$SPOOL" | grep -a '^[0-9]' | tr -d '\r' >"$BATS_TEST_TMPDIR/out"
+	seq -w 0 1000 | cmp - "$BATS_TEST_TMPDIR/out"
+	((SECONDS < 5))
+	[ "$(ctl check)" = "" ]
+}
+
+@test "max_age counts from when a message is due" {
+	ctl set q expire=yes max_age=10s
+	say 'set q/delay=100 0 0 1' a >/dev/null
+	make_due 105
+	[ "$(say 'get q')" = $'VALUE q 0 1\na\nEND' ]
+}
+
 @test ".state removed: the delayed are found again, and wait on" {
 	[ "$(say 'set q/delay=100 0 0 2' ab 'set q/delay=200 0 0 2' cd)" = $'STORED\nSTORED' ]
 	rm "$SPOOL/q/.state"
@@ -347,7 +373,17 @@ miscounted q/.state: delayed: 2 messages, 2 bytes, where there are 2 and 1" ]
 		began = time.monotonic()
 		b.sendall(b"pause q 0\r\n")
 		assert b.recv(100) == b"OK\r\n"
-		assert a.makefile("rb").readline() == b"VALUE q/t=20000 0 1\r\n"
+		f = a.makefile("rb")
+		assert [f.readline() for _ in range(3)][0] == b"VALUE q/t=20000 0 1\r\n"
+		assert time.monotonic() - began < 5
+		# Also when it was shortened.
+		b.sendall(b"pause q 15\r\nset q 0 0 1\r\nx\r\n")
+		a.sendall(b"get q/t=20000\r\n")
+		while b"queue_q_waiters 1\r\n" not in (data := b.sendall(b"stats\r\n") or b.recv(65536)):
+		    pass
+		began = time.monotonic()
+		b.sendall(b"pause q 1\r\n")
+		assert [f.readline() for _ in range(3)][0] == b"VALUE q/t=20000 0 1\r\n"
 		assert time.monotonic() - began < 5
 	END
 }
@@ -481,12 +517,13 @@ miscounted q/.state: delayed: 2 messages, 2 bytes, where there are 2 and 1" ]
 	say 'get q/open' 'get q/abort' >/dev/null
 	[ "$(say 'get q/open' 'get q/close')" = $'VALUE q/open 0 1\nc\nEND\nEND' ]
 	[ "$(field transactions)/$(field expired_items)/$(field dead)" = 2/1/1 ]
-	# No room for the dead: the message stays, and is not counted as one that was opened.
-	ctl set q.dead max_items=1
-	say 'set q 0 0 1' d >/dev/null
-	say 'get q/open' 'get q/abort' >/dev/null
-	[ "$(say 'get q/open')" = 'SERVER_ERROR no room where dead or expired messages go' ]
-	[ "$(field items)/$(field canceled_transactions)/$(field dead)" = 1/2/1 ]
+	# No room for the expired: the message stays, and is not counted as one that was opened.
+	ctl set q.old max_items=1
+	printf x | ctl put q.old
+	ctl set q expire_to=q.old
+	say 'set q 0 -1 1' d >/dev/null
+	[ "$(say 'get q/open')" = 'SERVER_ERROR no room where expired messages go' ]
+	[ "$(field items)/$(field canceled_transactions)/$(field expired_items)" = 1/1/1 ]
 }
 
 @test "a large body is refused when neither the queue nor its children can take it" {
