@@ -24,7 +24,7 @@
  *     config.c      .config: settings
  *     report.c      what is told of the spool: stats
  *     admin.c       the spool's other half: delete, list, statistics, check
- *     mqctl.c       the operator's command
+ *     mqctl.c       the operator's command, with holder.c
  *
  * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,
  * stats.c (counters), listen.c (sockets to listen on), pool.c (the processes that accept
