@@ -38,7 +38,7 @@ struct state {
 	uint64_t aborted;     /* of these were given back, by the client or for it */
 	uint64_t flushes;     /* of the queue */
 	bool durable;         /* the queue's own entry in the spool survives a power loss */
-	bool graveyard;            /* dead letters were moved into it */
+	bool graveyard;       /* dead letters were moved into it */
 	bool stale;           /* waiting and bytes are to be counted anew */
 	/*
 	 * Where messages may wait, in order; outside of these there are none. The last is
