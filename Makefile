@@ -120,6 +120,11 @@ soak: all build/load
 	rm -rf build/soak && mkdir -p build
 	tests/soak $B/mqd $B/mqctl build/soak 120
 	rm -rf build/soak
+	$(MAKE) --no-print-directory PORTABLE=1
+	for b in $B build/portable; do for mode in kill term error; do \
+	    mkdir -p build/inject && tests/inject $$mode $$b/mqd $$b/mqctl build/inject || exit 1; \
+	    rm -rf build/inject; \
+	done; done
 
 # Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers.
 FUZZERS := proto header state config journal

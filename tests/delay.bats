@@ -167,16 +167,16 @@ field() {
 }
 
 @test "a thousand seconds that were overdue at a reboot come at once, and in order" {
-	local i second
-	say 'set q/delay=100 0 0 4' 0000 >/dev/null
-	mkdir -p "$SPOOL/q/.delay"
-	for i in {1..1000}; do printf 'set q/delay=100 0 0 4\r\n%04d\r\n' "$i"; done | "$MQD" -N -H "$SPOOL" >/dev/null
-	second=$(ls "$SPOOL/q/.delay" | head -n 1)
-	for i in {1..1000}; do
-		mkdir "$SPOOL/q/.delay/$(printf %016d $((9000000 + i)))"
-		mv "$SPOOL/q/.delay/"*"/$(printf %016d $((i + 1)))" "$SPOOL/q/.delay/$(printf %016d $((9000000 + i)))/"
-	done
-	find "$SPOOL/q/.delay" -type f -exec touch -d '1 hour ago' {} +
+	local i
+	for i in {0..1000}; do printf 'set q/delay=100 0 0 4\r\n%04d\r\n' "$i"; done | "$MQD" -N -H "$SPOOL" >/dev/null
+	"$PYTHON" - "$SPOOL/q/.delay" <<-'END'
+		import glob, os, sys, time
+		for file in glob.glob(sys.argv[1] + "/*/*"):
+		    second = "%s/%016d" % (sys.argv[1], 9000000 + int(os.path.basename(file)))
+		    os.mkdir(second)
+		    os.utime(file, (0, time.time() - 3600))
+		    os.rename(file, second + "/" + os.path.basename(file))
+	END
 	sed -i 's/^boot .*/boot 00000000-0000-0000-0000-000000000000/; s/^due .*/due 0000000009000001/' "$SPOOL/q/.state"
 	SECONDS=0
 	for ((i = 0; i <= 1000; i++)); do printf 'get q\r\n'; done | "$MQD" -N -H "$SPOOL" | grep -a '^[0-9]' | tr -d '\r' >"$BATS_TEST_TMPDIR/out"
