@@ -7,7 +7,7 @@ cut at a moment then leaves
 
     what was written before the last flush          whole
     what was written after it                       all of it (`keep`); or any part (`drop`), in
-                                                    any order, down to sectors of 512 bytes
+                                                    any order, down to sectors
 
 since a disk's cache owes nobody an order, nor more than a sector at once. A file system must stand
 all of these, and what it was told to make durable by fsync must be there in each.
@@ -22,7 +22,6 @@ import struct
 import subprocess
 import time
 
-SECTOR = 512
 MAX_WRITE = 1 << 20
 WRITE, FLUSH = 0, 1
 ENTRY = struct.Struct("<IIQQQ")  # WRITE or FLUSH, length, offset, place of the data, time in ns
@@ -136,9 +135,9 @@ class Disk:
     def data(self, entry):
         return os.pread(self.log, entry[1], entry[3])
 
-    def cut(self, i, how, path):
-        """Make an image at `path`, as the disk is after the power failed behind entry i. The i
-        of one call must not be lower than that of the call before."""
+    def cut(self, i, how, sector, path):
+        """Make an image at `path`, as a disk with sectors of that size is after the power failed
+        behind entry i. The i of one call must not be lower than that of the call before."""
         flush = i
         while flush >= self.done and self.entries[flush][0] != FLUSH:
             flush -= 1
@@ -152,7 +151,7 @@ class Disk:
         by_sector = how == "drop" and random.random() < 0.5
         for entry in self.entries[self.done:i + 1]:
             data, offset = self.data(entry), entry[2]
-            step = SECTOR if by_sector else len(data)
+            step = sector if by_sector else len(data)
             loose += [(offset + at, data[at:at + step]) for at in range(0, len(data), step)]
         if how == "drop":
             share = random.choice((0, 0.1, 0.5, 0.5, 0.9, 1))
