@@ -120,6 +120,8 @@ soak: all build/load
 	rm -rf build/soak && mkdir -p build
 	tests/soak $B/mqd $B/mqctl build/soak 120
 	rm -rf build/soak
+	tests/powercut --fs ext4,xfs,btrfs --sync full,push --how clone,keep,drop \
+	    --loads 4 --cuts 50 --pushes 2000 --seconds 4 $B/mqd build/powercut
 
 # Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers.
 FUZZERS := proto header state config journal
@@ -171,7 +173,7 @@ help:
 	@echo "make test       all tests; installs what they need (Debian, root)"
 	@echo "make check      format, warnings, clang-tidy, cppcheck, manual pages"
 	@echo "make bench      measurements beside other servers, minutes; BENCH=long ONLY=regex"
-	@echo "make soak       lasting rate, killed workers"
+	@echo "make soak       lasting rate, killed workers, power cuts on three file systems (root)"
 	@echo "make fuzz       libFuzzer on every reader of foreign bytes; FUZZ_SECONDS=60 each"
 	@echo "make install    to PREFIX (/usr/local) below DESTDIR; make uninstall removes it"
 	@echo "make clean      remove what was built"
