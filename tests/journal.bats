@@ -64,32 +64,32 @@ drain() {
 }
 
 @test "power cut: nothing acknowledged is lost, nothing delivered comes again" {
-	powercut --cuts 30 --pushes 1000 --sync full,push
+	powercut --cuts 15 --pushes 600 --sync full,push
 }
 
 @test "power cut, all that was written is there" {
-	powercut --cuts 20 --pushes 1000 --how keep
+	powercut --cuts 10 --pushes 600 --how keep
 }
 
 @test "power cut, on xfs" {
-	powercut_on xfs --cuts 15 --pushes 1000
+	powercut_on xfs --cuts 10 --pushes 600
 }
 
 @test "power cut, on btrfs" {
-	powercut_on btrfs --cuts 15 --pushes 1000
+	powercut_on btrfs --cuts 10 --pushes 600
 }
 
 @test "power cut after the log was filled several times" {
-	powercut --cuts 15 --pushes 2500 --body 6000
+	powercut --cuts 8 --pushes 1500 --body 6000
 }
 
 @test "power cut after the log was filled several times, with a backlog" {
-	powercut --cuts 15 --pushes 2500 --body 6000 --backlog 1500
+	powercut --cuts 4 --pushes 1500 --body 6000 --backlog 1000
 }
 
 @test "power cut, and flushes that do nothing: messages are missing, thus the tests above see it" {
-	powercut --cuts 5 --pushes 300 --no-flush fdatasync
-	powercut --cuts 5 --pushes 300 --no-flush fsync
+	powercut --cuts 3 --pushes 200 --no-flush fdatasync
+	powercut --cuts 3 --pushes 200 --no-flush fsync
 }
 
 @test "what a reboot finds missing, torn or back is put right, once" {

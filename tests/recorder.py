@@ -20,6 +20,7 @@ import random
 import signal
 import struct
 import subprocess
+import sys
 import time
 
 MAX_WRITE = 1 << 20
@@ -102,20 +103,15 @@ class Disk:
         live, log, index = [os.open(n, os.O_RDWR | os.O_CREAT, 0o600) for n in self.names]
         fuse = os.open("/dev/fuse", os.O_RDWR)
         mount("recorder", self.path, "fuse", "fd=%d,rootmode=100600,user_id=0,group_id=0" % fuse)
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                die_with_parent()
-                serve(fuse, live, log, index)
-            finally:
-                os._exit(0)
-        for fd in fuse, live, log, index:
+        fds = fuse, live, log, index
+        self.server = subprocess.Popen([sys.executable, __file__, *map(str, fds)], pass_fds=fds)
+        for fd in fds:
             os.close(fd)
 
     def close(self):
-        """After the loop device is gone; the record stays."""
-        subprocess.run(["umount", self.path], check=True)
-        os.waitpid(self.pid, 0)
+        """When its file system is unmounted, or soon will be; the record stays."""
+        subprocess.run(["umount", "-l", self.path], check=True)
+        self.server.wait()
         self.entries = list(ENTRY.iter_unpack(open(self.names[2], "rb").read()))
         self.log = os.open(self.names[1], os.O_RDONLY)
         self.done = 0  # entries that are in the base
@@ -166,3 +162,8 @@ class Disk:
 def copy_image(a, b):
     """With its holes."""
     subprocess.run(["cp", "--sparse=always", "--reflink=auto", a, b], check=True)
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    serve(*map(int, sys.argv[1:]))
