@@ -120,7 +120,7 @@ soak: all build/load
 	rm -rf build/soak && mkdir -p build
 	tests/soak $B/mqd $B/mqctl build/soak 120
 	rm -rf build/soak
-	tests/powercut --fs ext4,xfs,btrfs --sync full,push --how clone,keep,drop \
+	tests/powercut --fs ext4,xfs,btrfs --sync full,push --how clone,keep,drop,twice \
 	    --loads 4 --cuts 50 --pushes 2000 --seconds 4 $B/mqd build/powercut
 
 # Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers.

@@ -71,6 +71,10 @@ drain() {
 	powercut --cuts 10 --pushes 600 --how keep
 }
 
+@test "power cut, and another in the recovery" {
+	powercut --cuts 6 --pushes 400 --how twice
+}
+
 @test "power cut, on xfs" {
 	powercut_on xfs --cuts 10 --pushes 600
 }
