@@ -134,6 +134,8 @@ soak: all build/load
 	    mkdir -p build/inject && tests/inject $$mode $$b/mqd $$b/mqctl build/inject || exit 1; \
 	    rm -rf build/inject; \
 	done; done
+	tests/powercut --fs ext4,xfs,btrfs --sync full,push --how clone,keep,drop,twice \
+	    --loads 4 --cuts 50 --pushes 2000 --seconds 4 $B/mqd build/powercut
 
 # Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers.
 FUZZERS := proto header state config journal
@@ -190,7 +192,7 @@ help:
 	@echo "make test       all tests; installs what they need (Debian, root)"
 	@echo "make check      format, warnings, clang-tidy, cppcheck, manual pages"
 	@echo "make bench      measurements beside other servers, minutes; BENCH=long ONLY=regex"
-	@echo "make soak       lasting rate, killed workers"
+	@echo "make soak       lasting rate, killed workers, power cuts on three file systems (root)"
 	@echo "make fuzz       libFuzzer on every reader of foreign bytes; FUZZ_SECONDS=60 each"
 	@echo "make install    to PREFIX (/usr/local) below DESTDIR; make uninstall removes it"
 	@echo "make clean      remove what was built"
