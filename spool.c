@@ -1110,7 +1110,7 @@ expire(struct claim *c, const struct config *config)
 		tell_operator(sp, queue, number, "has expired: moved");
 	if (r != 1)
 		return r;
-	c->opened = false; /* by nobody */
+	c->passed = true;
 	claim_release(c, false);
 	errno = ENOBUFS;
 	return -1;
@@ -1453,7 +1453,7 @@ claim_move(struct claim *c, const char *queue, enum claim_forget forget)
 	if (r == 1)
 		return 1;
 	int e = errno;
-	c->opened = false; /* by nobody */
+	c->passed = true;
 	claim_release(c, false);
 	errno = e;
 	return -1;
@@ -1470,8 +1470,12 @@ claim_release(struct claim *c, bool failed)
 	if (r == 0)
 		r = queue_relock(c->queue);
 	if (r == 0) {
-		c->queue->state.redelivered += failed;
-		c->queue->state.aborted += c->opened;
+		struct state *s = &c->queue->state;
+		s->redelivered += failed;
+		if (!c->passed)
+			s->aborted += c->opened;
+		else if (c->opened && s->opened > 0)
+			s->opened--;
 		r = queue_put_back(c->queue, c->message.number, body_bytes(&st));
 		close_fd(&c->fd); /* nobody's, before anybody can look for it */
 		queue_unlock(c->queue);

@@ -140,6 +140,7 @@ struct claim {
 	int fd;
 	bool reusable; /* the file is small and may be written to */
 	bool opened;   /* CLAIM_TO_OPEN */
+	bool passed;   /* it was not for whom it was claimed: not opened after all */
 };
 
 enum claim_result {
