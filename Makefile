@@ -120,6 +120,10 @@ soak: all build/load
 	rm -rf build/soak && mkdir -p build
 	tests/soak $B/mqd $B/mqctl build/soak 120
 	rm -rf build/soak
+	MQD=$(CURDIR)/$B/mqd MQCTL=$(CURDIR)/$B/mqctl tests/model $$(date +%s)000 --seconds 600 --jobs 2 \
+	    --keep-going --out build
+	for o in pool connection "pool --kill" "connection --kill"; do \
+	    MQD=$(CURDIR)/$B/mqd tests/history --seconds 30 --launch $$o || exit 1; done
 
 # Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers.
 FUZZERS := proto header state config journal
@@ -171,7 +175,7 @@ help:
 	@echo "make test       all tests; installs what they need (Debian, root)"
 	@echo "make check      format, warnings, clang-tidy, cppcheck, manual pages"
 	@echo "make bench      measurements beside other servers, minutes; BENCH=long ONLY=regex"
-	@echo "make soak       lasting rate, killed workers"
+	@echo "make soak       lasting rate, killed workers, ten minutes of random sequences"
 	@echo "make fuzz       libFuzzer on every reader of foreign bytes; FUZZ_SECONDS=60 each"
 	@echo "make install    to PREFIX (/usr/local) below DESTDIR; make uninstall removes it"
 	@echo "make clean      remove what was built"
