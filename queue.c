@@ -298,16 +298,21 @@ look_is_due(bool *configured, uint64_t *looked)
 	return true;
 }
 
+static void
+look_at_spool(struct spool *sp)
+{
+	struct telling t = {.report = sp->on_mistake};
+
+	config_look(&sp->config_file, sp->rootfd, CONFIG_SPOOL, tell, &t);
+	config_merge(&sp->config, &sp->config_file, NULL);
+}
+
 /* What is in force for a queue that has no settings of its own. */
 static const struct config *
 common_config(struct spool *sp)
 {
-	struct telling t = {.report = sp->on_mistake};
-
-	if (spool_dirfd(sp) != -1 && look_is_due(&sp->configured, &sp->looked)) {
-		config_look(&sp->config_file, sp->rootfd, CONFIG_SPOOL, tell, &t);
-		config_merge(&sp->config, &sp->config_file, NULL);
-	}
+	if (spool_dirfd(sp) != -1 && look_is_due(&sp->configured, &sp->looked))
+		look_at_spool(sp);
 	return &sp->config;
 }
 
@@ -320,8 +325,11 @@ queue_config(struct queue *q)
 	bool just_looked = !q->configured && sp->configured && sp->looked == 0;
 
 	if (look_is_due(&q->configured, &q->looked)) {
-		if (!just_looked)
-			common_config(sp);
+		if (!just_looked) {
+			sp->configured = true;
+			sp->looked = q->looked;
+			look_at_spool(sp);
+		}
 		config_look(&q->config_file, q->dirfd, CONFIG_QUEUE, tell, &t);
 		config_merge(&q->config, &sp->config_file, &q->config_file);
 	}
