@@ -129,7 +129,6 @@ soak: all build/load
 	rm -rf build/soak && mkdir -p build
 	tests/soak $B/mqd $B/mqctl build/soak 120
 	rm -rf build/soak
-<<<<<<< HEAD
 	$(MAKE) --no-print-directory PORTABLE=1
 	for b in $B build/portable; do for mode in kill term error; do \
 	    mkdir -p build/inject && tests/inject $$mode $$b/mqd $$b/mqctl build/inject || exit 1; \
@@ -137,12 +136,10 @@ soak: all build/load
 	done; done
 	tests/powercut --fs ext4,xfs,btrfs --sync full,push --how clone,keep,drop,twice \
 	    --loads 4 --cuts 50 --pushes 2000 --seconds 4 $B/mqd build/powercut
-=======
 	MQD=$(CURDIR)/$B/mqd MQCTL=$(CURDIR)/$B/mqctl tests/model $$(date +%s)000 --seconds 600 --jobs 2 \
 	    --keep-going --out build
 	for o in pool connection "pool --kill" "connection --kill"; do \
 	    MQD=$(CURDIR)/$B/mqd tests/history --seconds 30 --launch $$o || exit 1; done
->>>>>>> model
 
 # Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers.
 FUZZERS := proto header state config journal
@@ -199,11 +196,7 @@ help:
 	@echo "make test       all tests; installs what they need (Debian, root)"
 	@echo "make check      format, warnings, clang-tidy, cppcheck, manual pages"
 	@echo "make bench      measurements beside other servers, minutes; BENCH=long ONLY=regex"
-<<<<<<< HEAD
-	@echo "make soak       lasting rate, killed workers, power cuts on three file systems (root)"
-=======
-	@echo "make soak       lasting rate, killed workers, ten minutes of random sequences"
->>>>>>> model
+	@echo "make soak       lasting rate, kills, power cuts (root), random sequences: hours"
 	@echo "make fuzz       libFuzzer on every reader of foreign bytes; FUZZ_SECONDS=60 each"
 	@echo "make install    to PREFIX (/usr/local) below DESTDIR; make uninstall removes it"
 	@echo "make clean      remove what was built"

@@ -46,14 +46,3 @@ say() {
 	"$PYTHON" "$BATS_TEST_DIRNAME/history" --seconds 1.5 --launch pool
 	"$PYTHON" "$BATS_TEST_DIRNAME/history" --seconds 1.5 --launch connection --kill
 }
-
-@test "what is back because there is no room for it where it goes was not opened" {
-	mkdir -p "$SPOOL"
-	"$MQCTL" -H "$SPOOL" set q expire=yes max_tries=1
-	"$MQCTL" -H "$SPOOL" set q.dead max_items=1
-	[ "$(say 'set q.dead 0 0 1' x 'set q 0 0 1' a 'get q/open' 'get q/abort' 'set q 0 -1 1' b)" = \
-		$'STORED\nSTORED\nVALUE q/open 0 1\na\nEND\nEND\nSTORED' ]
-	[ "$(say 'get q/open' 'get q/open')" = $'SERVER_ERROR no room where dead or expired messages go
-SERVER_ERROR no room where dead or expired messages go' ]
-	[ "$(say 'dump_stats q' | grep -w transactions)" = "  transactions=1" ]
-}
