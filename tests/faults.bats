@@ -19,15 +19,15 @@ teardown() {
 	[ "$status" -eq 0 ]
 }
 
-# At every one of them in `make soak`.
-@test "SIGTERM at every second system call: the command is finished, nothing is left to recover" {
-	EVERY=2 run inject term
+# The others of these are tried in `make soak`.
+@test "SIGTERM at every third system call: the command is finished, nothing is left to recover" {
+	EVERY=3 run inject term
 	echo "$output"
 	[ "$status" -eq 0 ]
 }
 
-@test "an error from every system call: answered in step, nothing lost, nothing half-written" {
-	run inject error
+@test "an error from every second system call: answered in step, nothing lost, nothing half-written" {
+	EVERY=2 run inject error
 	echo "$output"
 	[ "$status" -eq 0 ]
 }
