@@ -33,7 +33,6 @@
 
 #define FILE_MAX 65536 /* bytes */
 #define VALUE_MAX UINT64_C(9999999999999999)
-#define OPEN_MAX_MAX 32 /* as OPEN_MAX in serve.c: of all queues together */
 #define DELAY_MAX_MS (UINT64_C(1000) * CONFIG_DELAY_MAX)
 #define AT(member) offsetof(struct config, member)
 
@@ -48,7 +47,7 @@ static const struct key {
     {"max_bytes", CONFIG_SIZE, CONFIG_QUEUE, AT(max_bytes), 0, 0, VALUE_MAX},
     {"max_item_size", CONFIG_SIZE, CONFIG_QUEUE, AT(max_item_size), 0, 0, VALUE_MAX},
     {"discard_old", CONFIG_YES_NO, CONFIG_QUEUE, AT(discard_old), 0, 0, 1},
-    {"max_open", CONFIG_COUNT, CONFIG_QUEUE, AT(max_open), 1, 1, OPEN_MAX_MAX},
+    {"max_open", CONFIG_COUNT, CONFIG_QUEUE, AT(max_open), 1, 1, CONFIG_OPEN_MAX},
     {"expire", CONFIG_YES_NO, CONFIG_QUEUE, AT(expire), 0, 0, 1},
     {"max_age", CONFIG_TIME, CONFIG_QUEUE, AT(max_age), 0, 0, VALUE_MAX},
     {"max_tries", CONFIG_COUNT, CONFIG_QUEUE, AT(max_tries), 0, 0, 99999},

@@ -37,7 +37,8 @@ struct config {
 	char dead_letter[QUEUE_NAME_MAX + 1]; /* where dead letters go */
 };
 #define CONFIG_KEYS 15
-#define CONFIG_DELAY_MAX 315360000 /* seconds: ten years, as PROTO_DELAY_MAX */
+#define CONFIG_DELAY_MAX 315360000 /* seconds: ten years */
+#define CONFIG_OPEN_MAX 32 /* messages that a connection holds open, of all queues together */
 
 enum config_kind {
 	CONFIG_COUNT,      /* digits */

@@ -36,7 +36,8 @@
 /* Opened and not yet closed. Each has a handle of the spool, as have the claims that are not yet
  * written (CLAIMS_MAX in connection.c) and a push to many queues (SPREAD_MAX in fanout.c): together
  * fewer than there are. */
-#define OPEN_MAX 32
+#define OPEN_MAX CONFIG_OPEN_MAX
+_Static_assert(PROTO_DELAY_MAX == CONFIG_DELAY_MAX, "a delay is as long as the settings allow");
 
 static struct opened {
 	char queue[QUEUE_NAME_MAX + 1];
