@@ -12,8 +12,13 @@
  *                                      out of it and read by get. No number, no lock, no check:
  *                                      what no queue with a file for each message can beat, if
  *                                      renames are what moves them
+ *     floor-server ordered PORT DIR    as files, but all connections share one queue, first in,
+ *                                      first out: what waits is named by a number, which a
+ *                                      counter in a file gives out under flock. What order
+ *                                      costs a process for each connection, and nothing else
+ *     floor-server ordered - DIR       the same for one connection, from a super-server
  *
- * A connection gets back the last value that it has set itself (as of a cache: the generator's
+ * But in `ordered`, a connection gets back the last value that it has set itself (as of a cache: the generator's
  * protocol "memcached"), and END before it has set one (its protocol "null").
  */
 #include <arpa/inet.h>
@@ -22,10 +27,12 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -42,11 +49,18 @@ enum {
 /* The last value that was set, with its CR LF. Memory that is not touched costs nothing. */
 static char value[VALUE_MAX];
 static size_t value_length;
-static char key[LINE], flags[LINE];
+static char flags[16]; /* 32 bits in decimal */
 
 /* Of `files`: where a value waits, and where its file is before and after. */
 static int waiting_dir = -1, claimed_dir = -1, file = -1;
 static char file_name[32];
+
+/* Of `ordered`: whose lock keeps the order; the numbers given out by set, and by get. */
+static bool ordered;
+static int counter_file = -1;
+static struct {
+	uint64_t set, got;
+} counter;
 
 static char input[1 << 16];
 static size_t input_start, input_end;
@@ -114,10 +128,8 @@ read_value(int fd, size_t length)
 static int
 store_value(void)
 {
-	if (file == -1) {
-		snprintf(file_name, sizeof file_name, "%ld", (long)getpid());
+	if (file == -1)
 		file = openat(claimed_dir, file_name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	}
 	if (file == -1 || pwrite(file, value, value_length, 0) != (ssize_t)value_length ||
 	    renameat(claimed_dir, file_name, waiting_dir, file_name) == -1)
 		return -1;
@@ -133,6 +145,73 @@ take_value(void)
 	if (file == -1 || renameat(waiting_dir, file_name, claimed_dir, file_name) == -1)
 		return -1;
 	return pread(file, value, value_length, 0) == (ssize_t)value_length ? 0 : -1;
+}
+
+static int
+lock_counter(void)
+{
+	return flock(counter_file, LOCK_EX) == 0 &&
+	               pread(counter_file, &counter, sizeof counter, 0) != -1
+	           ? 0
+	           : -1;
+}
+
+static int
+unlock_counter(void)
+{
+	return pwrite(counter_file, &counter, sizeof counter, 0) == (ssize_t)sizeof counter &&
+	               flock(counter_file, LOCK_UN) == 0
+	           ? 0
+	           : -1;
+}
+
+static int
+append_value(void)
+{
+	char number[32];
+	struct iovec iov[] = {
+	    {.iov_base = flags, .iov_len = sizeof flags},
+	    {.iov_base = value, .iov_len = value_length},
+	};
+
+	if (file == -1)
+		file = openat(claimed_dir, file_name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (file == -1 || pwritev(file, iov, 2, 0) == -1 || lock_counter() == -1)
+		return -1;
+	snprintf(number, sizeof number, "%020ju", (uintmax_t)++counter.set);
+	if (renameat(claimed_dir, file_name, waiting_dir, number) == -1 || unlock_counter() == -1)
+		return -1;
+	close(file);
+	file = -1;
+	return 0;
+}
+
+/* Leaves value_length 0 where nothing waits. */
+static int
+take_first(void)
+{
+	char number[32];
+	struct iovec iov[] = {
+	    {.iov_base = flags, .iov_len = sizeof flags},
+	    {.iov_base = value, .iov_len = sizeof value},
+	};
+
+	value_length = 0;
+	if (lock_counter() == -1)
+		return -1;
+	if (counter.got == counter.set)
+		return flock(counter_file, LOCK_UN);
+	snprintf(number, sizeof number, "%020ju", (uintmax_t)++counter.got);
+	if (renameat(waiting_dir, number, claimed_dir, file_name) == -1 || unlock_counter() == -1)
+		return -1;
+	if (file != -1) /* of a get without a set after it */
+		close(file);
+	file = openat(claimed_dir, file_name, O_RDWR | O_CLOEXEC);
+	ssize_t got = preadv(file, iov, 2, 0);
+	if (got <= (ssize_t)sizeof flags)
+		return -1;
+	value_length = (size_t)got - sizeof flags;
+	return 0;
 }
 
 static void
@@ -182,27 +261,30 @@ set(int in, int out)
 
 	for (char *w = strtok(NULL, " \r"); w != NULL && n < 5; w = strtok(NULL, " \r"))
 		words[n++] = w;
-	if (n != 4 || strlen(words[0]) >= sizeof key || strlen(words[1]) >= sizeof flags)
+	if (n != 4 || strlen(words[1]) >= sizeof flags)
 		return -1;
 	length = strtoul(words[3], NULL, 10);
-	strcpy(key, words[0]);
 	strcpy(flags, words[1]);
-	if (read_value(in, length + 2) == -1 || (waiting_dir != -1 && store_value() == -1))
+	if (read_value(in, length + 2) == -1)
+		return -1;
+	if (waiting_dir != -1 && (ordered ? append_value() : store_value()) == -1)
 		return -1;
 	return answer_text(out, stored);
 }
 
 static int
-get(int fd)
+get(int fd, const char *name)
 {
 	static char end[] = "END\r\n";
 	char head[3 * LINE];
 
+	if (ordered && take_first() == -1)
+		return -1;
 	if (value_length == 0)
 		return answer_text(fd, end);
-	if (waiting_dir != -1 && take_value() == -1)
+	if (waiting_dir != -1 && !ordered && take_value() == -1)
 		return -1;
-	int n = snprintf(head, sizeof head, "VALUE %s %s %zu\r\n", key, flags, value_length - 2);
+	int n = snprintf(head, sizeof head, "VALUE %s %s %zu\r\n", name, flags, value_length - 2);
 	struct iovec iov[] = {
 	    {.iov_base = head, .iov_len = (size_t)n},
 	    {.iov_base = value, .iov_len = value_length},
@@ -223,7 +305,7 @@ dispatch(char *line, int in, int out)
 	if (strcmp(command, "set") == 0)
 		return set(in, out);
 	if (strcmp(command, "get") == 0)
-		return get(out);
+		return get(out, strtok(NULL, " \r"));
 	return strcmp(command, "version") == 0 ? answer_text(out, version) : -1;
 }
 
@@ -233,8 +315,16 @@ serve(int in, int out)
 	char *line;
 
 	input_start = input_end = value_length = 0;
+	snprintf(file_name, sizeof file_name, "%ld", (long)getpid());
+	if (ordered) { /* a lock belongs to what was opened: each opens its own */
+		counter_file = openat(claimed_dir, "counter", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		if (counter_file == -1)
+			die("counter");
+	}
 	while ((line = read_line(in)) != NULL && dispatch(line, in, out) == 0)
 		;
+	if (ordered && file != -1)
+		unlinkat(claimed_dir, file_name, 0);
 }
 
 static int
@@ -314,11 +404,16 @@ main(int argc, char *argv[])
 		serve_forking(listen_on(argv[2]));
 	else if (argc == 4 && strcmp(argv[1], "pool") == 0)
 		serve_pool(listen_on(argv[2]), strtoul(argv[3], NULL, 10));
-	else if (argc == 4 && strcmp(argv[1], "files") == 0) {
+	else if (argc == 4 && (strcmp(argv[1], "files") == 0 || strcmp(argv[1], "ordered") == 0)) {
 		open_directories(argv[3]);
-		serve_forking(listen_on(argv[2]));
+		ordered = strcmp(argv[1], "ordered") == 0;
+		if (strcmp(argv[2], "-") == 0)
+			serve(STDIN_FILENO, STDOUT_FILENO);
+		else
+			serve_forking(listen_on(argv[2]));
 	} else {
-		fputs("usage: floor-server [fork port | pool port workers | files port dir]\n",
+		fputs("usage: floor-server [fork port | pool port workers | files port dir | "
+		      "ordered port dir | ordered - dir]\n",
 		      stderr);
 		return 100;
 	}

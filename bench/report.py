@@ -315,9 +315,10 @@ def write(results):
         "## Targets", "",
         "On the machine's own disk where nothing else is said. \"Not durable\" is `mqd -N`. The "
         "floor is what a program reaches in mqd's place that stores nothing (or does nothing but "
-        "the system calls; where nothing is durable, one that has a process for each connection "
-        "and a file for each message, without lock, number or check); a target that it misses "
-        "itself is out of reach.",
+        "the system calls; where nothing is durable, \"ordered\": one that has a process for "
+        "each connection, a file for each message and a counter under flock for their order, "
+        "without check, limit or repair); a target that it misses itself is out of reach. "
+        "\"files\" in the tables is the same without counter and lock.",
         "", markdown_table(targets_table(results)), "",
         "## Plots", "", "\n\n".join(plots(results)), "", "## Tables", "",
         "Latencies are in microseconds, of pushes and pops together.", ""]
