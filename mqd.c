@@ -10,11 +10,12 @@
  *
  *     mqd.c         this: options, and finding out how we were started
  *     serve.c       the commands of one connection
- *     spool.c       messages as files: push, claim, finish, release
+ *     spool.c       messages as files: push, claim, finish, release; the rules
  *     queue.c       a queue's directory: the lock, .state, what dead processes left
  *
  * These four are the system. What they rest on, each for one thing:
  *
+ *     claim.c       how messages leave: the other half of spool.c
  *     connection.c  the bytes of the connection, in and out
  *     proto.c       bytes to commands and what is answered to those that mean nothing here
  *     journal.c     the log by which pushes and removals share a flush

@@ -714,6 +714,28 @@ queue_sweep(struct queue *q, bool mend_ranges)
 	return sw.returned;
 }
 
+static int
+list_lowest(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	struct listing *l = arg;
+
+	(void)dirfd, (void)name;
+	if (number >= l->from && (l->lowest == 0 || number < l->lowest))
+		l->lowest = number;
+	return 0;
+}
+
+int
+queue_skip_holes(struct queue *q, uint64_t n)
+{
+	struct listing l = {.from = n};
+
+	if (dir_each_number(q->dirfd, list_lowest, &l) == -1)
+		return -1;
+	state_skip(&q->state, n, l.lowest != 0 ? l.lowest : state_next(&q->state));
+	return 0;
+}
+
 /* What no listing tells. */
 static void
 keep_counters(struct state *s, const struct state *old)

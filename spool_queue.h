@@ -157,6 +157,8 @@ int queue_tmp_dir(struct queue *q);
  * queue_remove: unlink a waiting message with `bytes` of body.
  * queue_remove_number: the same, 1; or 0 if it does not wait.
  * queue_recount: count the waiting messages and their bytes anew.
+ * queue_skip_holes: after HOLES_MAX missing numbers in a row, before `from`: go on at the next that
+ * is there, by a listing. 0 or -1.
  * queue_put_back: rename a message that this process owns from .claim back to its number.
  * queue_make_known: after a message came to stand at its number: .state may have been removed
  * by hand since it was locked, and made anew by somebody who did not see the message yet; then
@@ -171,6 +173,8 @@ int queue_set_aside(struct queue *q, int dirfd, const char *name);
 int queue_remove(struct queue *q, uint64_t number, uint64_t bytes);
 int queue_remove_number(struct queue *q, uint64_t number);
 int queue_recount(struct queue *q);
+int queue_skip_holes(struct queue *q, uint64_t from);
+#define HOLES_MAX 256 /* look-ups of missing numbers before the directory is listed */
 
 /* Flush what says that messages were removed from a queue: its directory, .claim (-1: there is
  * none), and the files in it, which may be marked as spent. 0 or -1. */

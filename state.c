@@ -267,6 +267,14 @@ state_give(struct state *s, uint64_t n)
 }
 
 void
+state_adopt(struct state *s, uint64_t bytes)
+{
+	state_give(s, state_next(s));
+	s->put++;
+	state_count_in(s, bytes);
+}
+
+void
 state_take(struct state *s, uint64_t n)
 {
 	for (unsigned i = 0; i < s->nranges; i++) {

@@ -75,6 +75,9 @@ bool state_has(const struct state *s, uint64_t n);
  * nearest to each other become one, which costs a few look-ups, never a message. */
 void state_give(struct state *s, uint64_t n);
 
+/* A message stands at the number that is next: whoever put it there died before it could count it. */
+void state_adopt(struct state *s, uint64_t bytes);
+
 /* Number n does not wait any more: no range covers it afterwards, unless it lies in the
  * middle of one and all ranges are in use. */
 void state_take(struct state *s, uint64_t n);
