@@ -632,13 +632,43 @@ conn_has_left(struct pollfd *client)
 	return n == 0 || (n == -1 && errno != EAGAIN && errno != EINTR);
 }
 
-/* Learn what we talk over, and set it up for short requests and short replies. */
+static bool
+is_tcp(const struct sockaddr_storage *address)
+{
+	return address->ss_family == AF_INET || address->ss_family == AF_INET6;
+}
+
+/* For short requests and short replies. */
+static void
+prepare_tcp(int fd, int keepalive)
+{
+	int on = 1;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	os_keepalive(fd, keepalive);
+}
+
+static bool expected; /* by conn_expect: connections are prepared by their listener */
+
+void
+conn_expect(int listener, int keepalive)
+{
+	struct sockaddr_storage address = {0};
+	socklen_t len = sizeof address;
+
+	if (!OS_ACCEPTED_INHERITS)
+		return;
+	expected = true;
+	if (getsockname(listener, (struct sockaddr *)&address, &len) == 0 && is_tcp(&address))
+		prepare_tcp(listener, keepalive);
+}
+
+/* Learn what we talk over, and set it up. */
 static void
 prepare_socket(int keepalive)
 {
 	struct sockaddr_storage address = {0};
 	socklen_t len = sizeof address;
-	int on = 1;
 
 	io.is_socket = getsockname(io.in, (struct sockaddr *)&address, &len) == 0;
 	if (!io.is_socket)
@@ -648,11 +678,9 @@ prepare_socket(int keepalive)
 		setsockopt(io.in, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
 		setsockopt(io.in, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
 	}
-	io.is_tcp = address.ss_family == AF_INET || address.ss_family == AF_INET6;
-	if (io.is_tcp) {
-		setsockopt(io.in, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-		os_keepalive(io.in, keepalive);
-	}
+	io.is_tcp = is_tcp(&address);
+	if (io.is_tcp && !expected)
+		prepare_tcp(io.in, keepalive);
 }
 
 void

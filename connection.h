@@ -29,6 +29,10 @@ extern volatile sig_atomic_t conn_terminating;
 /* Ask it to end. For serve_terminate, which see. */
 void conn_terminate(void);
 
+/* Connections will be accepted on `listener`: have it give them what it can, so that this need not be
+ * done for each. */
+void conn_expect(int listener, int keepalive);
+
 /*
  * Begin with a client that is read from `in` and answered on `out`, and is left when it is silent
  * for idle_timeout seconds, unless that is 0; for `keepalive` see os_keepalive. `due` is called

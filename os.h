@@ -142,4 +142,11 @@ void os_quick_ack(int fd);
 void os_keepalive(int fd, int seconds);
 #define OS_KEEPALIVE_MAX 32767 /* seconds */
 
+/* Does an accepted socket begin with the TCP options of the one that it was accepted on? */
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+#define OS_ACCEPTED_INHERITS true
+#else
+#define OS_ACCEPTED_INHERITS false
+#endif
+
 #endif

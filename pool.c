@@ -40,6 +40,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "connection.h"
 #include "log.h"
 #include "os.h"
 
@@ -504,6 +505,7 @@ prepare(struct pool *p)
 	 * more, and knows how many. */
 	for (unsigned i = 0; i < p->listeners->n; i++) {
 		listen(p->listeners->fds[i], BACKLOG_MAX);
+		conn_expect(p->listeners->fds[i], p->serve->keepalive);
 		int flags = fcntl(p->listeners->fds[i], F_GETFL);
 		if (flags == -1 || fcntl(p->listeners->fds[i], F_SETFL, flags | O_NONBLOCK) == -1)
 			return -1;

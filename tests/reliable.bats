@@ -637,6 +637,35 @@ tries() {
 	fi
 }
 
+@test "what is set on a listening socket holds for the connections of its pool" {
+	[ "$EUID" -eq 0 ] || skip "looks at a socket of another process, as root"
+	start_mqd -o keepalive=7
+	python <<-'END'
+		import ctypes, glob, os, re, subprocess
+		s = connect()
+		s.sendall(b"version\r\n")
+		assert s.recv(100).startswith(b"VERSION")
+		local, remote = s.getsockname()[1], s.getpeername()[1]
+		inodes = {l.split()[9] for l in open("/proc/net/tcp")
+		          if l.split()[1].endswith(":%04X" % remote) and l.split()[2].endswith(":%04X" % local)}
+		pids = subprocess.run(["pgrep", "-f", os.environ["SPOOL"]], capture_output=True,
+		                      text=True).stdout.split()
+		held = [f for pid in pids for f in glob.glob("/proc/%s/fd/*" % pid)
+		        if os.path.lexists(f) and os.readlink(f) in {"socket:[%s]" % i for i in inodes}]
+		assert held
+		pid, fd = map(int, re.findall(r"\d+", held[0]))
+		copy = ctypes.CDLL(None).syscall(438, os.pidfd_open(pid), fd, 0)  # pidfd_getfd(2)
+		assert copy != -1
+		with socket.socket(fileno=copy) as theirs:
+		    assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+		    assert theirs.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+		    if "portable" not in os.environ["MQD_BINARY"]:
+		        assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
+		        assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 2
+		        assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 3
+	END
+}
+
 @test "monitor: messages as they come, open until they are confirmed, the oldest first" {
 	start_mqd
 	python <<-'END'
