@@ -64,6 +64,7 @@ spool_delete(struct spool *sp, const char *queue)
 	dropped = journal_drop(q);
 	queue_unlock(q);
 	queue_detach(q);
+	queue_strike(sp, queue);
 	if (sp->sync == SPOOL_SYNC_NONE)
 		return 1;
 	r = fsync(sp->rootfd), e = errno;
@@ -138,10 +139,22 @@ is_lost_and_found(struct spool *sp, const char *name)
 	       faccessat(sp->rootfd, "lost+found/.state", F_OK, 0) == -1;
 }
 
+static bool
+is_queue(struct spool *sp, int fd, const struct dirent *e)
+{
+	char name[QUEUE_NAME_MAX + 1];
+	struct stat st;
+
+	if (queue_name_decode(e->d_name, name) == -1 || is_lost_and_found(sp, e->d_name))
+		return false;
+	if (e->d_type != DT_UNKNOWN)
+		return e->d_type == DT_DIR;
+	return fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+}
+
 char **
 spool_list(struct spool *sp)
 {
-	char name[QUEUE_NAME_MAX + 1];
 	char **names = NULL;
 	size_t n = 0, room = 0;
 	int e_saved;
@@ -162,9 +175,7 @@ spool_list(struct spool *sp)
 			names = more;
 		}
 		names[n] = NULL;
-		while ((errno = 0, e = readdir(dir)) != NULL &&
-		       (queue_name_decode(e->d_name, name) == -1 || e->d_type == DT_REG ||
-		        e->d_type == DT_LNK || is_lost_and_found(sp, e->d_name)))
+		while ((errno = 0, e = readdir(dir)) != NULL && !is_queue(sp, fd, e))
 			;
 		if (e == NULL && errno != 0)
 			goto fail;
@@ -548,14 +559,17 @@ spool_flush(struct spool *sp, const char *queue)
 	r = trash == -1 ? -1 : flush_queue(sp, &f);
 	if (r == 0)
 		r = spool_settle(sp);
+	e = errno;
 	if (trash == 1)
 		spool_empty_trash(sp, NULL);
 	queue_unref(f.queue);
+	errno = e;
 	return r == -1 ? -1 : f.removed;
 }
 
 struct expirer {
 	struct spool *spool;
+	const char *name; /* not the handle's, which loses it when the queue is deleted */
 	struct queue *queue;
 	int64_t removed;
 };
@@ -576,7 +590,7 @@ expire_number(void *arg, int dirfd, uint64_t number, const char *name)
 	close_fd(&fd);
 	if (!whole || m.number != number || !queue_has_expired(&m, &x->queue->config))
 		return 0;
-	enum claim_result result = spool_claim_number(x->spool, x->queue->name, number, &c);
+	enum claim_result result = spool_claim_number(x->spool, x->name, number, &c);
 	if (result != CLAIM_GOT)
 		return result == CLAIM_ERROR ? -1 : 0;
 	int r = claim_expired(&c);
@@ -603,7 +617,7 @@ count_expired(struct expirer *x)
 int64_t
 spool_flush_expired(struct spool *sp, const char *queue)
 {
-	struct expirer x = {.spool = sp};
+	struct expirer x = {.spool = sp, .name = queue};
 	int r = use_queue(sp, queue, &x.queue);
 
 	if (r != 1)
@@ -758,6 +772,14 @@ check_number(void *arg, int dirfd, uint64_t number, const char *name)
 	return 0;
 }
 
+/* What cannot be looked at has not been found to be right. */
+static void
+check_listed(struct checker *ck, int r, const char *subdir)
+{
+	if (r == -1)
+		found(ck, "unreadable", strerror(errno), "%s/%s", ck->queue_name, subdir);
+}
+
 /* Call `visit` for each entry of a subdirectory, "." and ".." apart. */
 static void
 each_entry(struct checker *ck, int parent, const char *subdir,
@@ -768,14 +790,14 @@ each_entry(struct checker *ck, int parent, const char *subdir,
 	DIR *dir = fd == -1 ? NULL : fdopendir(fd);
 
 	if (dir == NULL) {
-		if (errno != ENOENT)
-			found(ck, "unreadable", strerror(errno), "%s/%s", ck->queue_name, subdir);
+		check_listed(ck, errno == ENOENT ? 0 : -1, subdir);
 		close_fd(&fd);
 		return;
 	}
-	while ((e = readdir(dir)) != NULL)
+	while ((errno = 0, e = readdir(dir)) != NULL)
 		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
 			visit(ck, fd, subdir, e);
+	check_listed(ck, errno == 0 ? 0 : -1, subdir);
 	closedir(dir);
 }
 
@@ -789,7 +811,7 @@ check_owned(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 	uint64_t number, other;
 	struct stat st;
 
-	if (file == -1 && errno == ENOENT)
+	if (file == -1 && (errno == ENOENT || errno == EAGAIN)) /* gone, or under a lease */
 		return;
 	if (file == -1)
 		found(ck, "foreign", strerror(errno), "%s/%s/%s", ck->queue_name, subdir,
@@ -858,9 +880,12 @@ check_delayed(void *arg, int dirfd, uint64_t number, const char *name)
 	(void)number;
 	if (c.fd == -1 || pread(c.fd, line, sizeof line, 0) != (ssize_t)sizeof line ||
 	    message_read_header(line, &m, &crc) == -1 ||
-	    claim_check(ck->spool, &c, m.number) == CLAIM_DAMAGED)
+	    claim_check(ck->spool, &c, m.number) == CLAIM_DAMAGED) {
 		found(ck, "damaged", "header, length or checksum is wrong", "%s/.delay/*/%s",
 		      ck->queue_name, name);
+		if (ck->repair) /* they are counted anew after that */
+			queue_set_aside(ck->queue, dirfd, name);
+	}
 	close_fd(&c.fd);
 	return 0;
 }
@@ -886,18 +911,22 @@ check_state(struct checker *ck)
 {
 	struct listing l = {0}, delayed = {0};
 	struct queue *q;
+	int r = queue_lock(ck->spool, ck->queue_name, false, &q);
 
-	if (queue_lock(ck->spool, ck->queue_name, false, &q) != 1)
+	check_listed(ck, r, ".state");
+	if (r != 1)
 		return;
 	ck->queue = q;
 	struct state *s = &q->state;
 	each_entry(ck, q->dirfd, ".claim", check_owned);
 	each_entry(ck, q->dirfd, ".tmp", check_owned);
-	dir_each_number(q->dirfd, check_range, ck);
-	if (dir_each_number(q->dirfd, list_number, &l) == 0)
+	check_listed(ck, dir_each_number(q->dirfd, check_range, ck), ".");
+	check_listed(ck, r = dir_each_number(q->dirfd, list_number, &l), ".");
+	if (r == 0)
 		check_count(ck, "waiting", s->waiting, s->bytes, &l);
-	delay_each(q, check_delayed, ck);
-	if (delay_each(q, list_number, &delayed) == 0)
+	check_listed(ck, delay_each(q, check_delayed, ck), ".delay");
+	check_listed(ck, r = delay_each(q, list_number, &delayed), ".delay");
+	if (r == 0)
 		check_count(ck, "delayed", s->delayed, s->delayed_bytes, &delayed);
 	if (delayed.waiting > 0 && s->due == 0)
 		found(ck, "stranded", ".state does not know when they are due", "%s/.delay",
@@ -954,7 +983,7 @@ check_queue(struct checker *ck)
 	ck->queue = q;
 	check_config(ck);
 	each_entry(ck, q->dirfd, ".", check_entry);
-	dir_each_number(q->dirfd, check_number, ck);
+	check_listed(ck, dir_each_number(q->dirfd, check_number, ck), ".");
 	each_entry(ck, q->dirfd, ".bad", check_bad);
 	check_state(ck);
 	queue_unref(q);
@@ -986,6 +1015,15 @@ check_trash(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 	found(ck, "leftover", "of a deleted queue", "%s/%s", subdir, e->d_name);
 }
 
+/* A hint that leads nowhere is no mistake: the next push removes it, if there is one. */
+static void
+check_fanout(struct checker *ck, int fd, const char *subdir, struct dirent *e)
+{
+	(void)fd, (void)subdir;
+	if (ck->repair)
+		fanout_tidy(ck->spool, e->d_name);
+}
+
 int64_t
 spool_check(struct spool *sp, bool repair, spool_report *report)
 {
@@ -997,6 +1035,7 @@ spool_check(struct spool *sp, bool repair, spool_report *report)
 	check_config(&ck);
 	each_entry(&ck, sp->rootfd, ".", check_root_entry);
 	each_entry(&ck, sp->rootfd, ".trash", check_trash);
+	each_entry(&ck, sp->rootfd, ".fanout", check_fanout);
 	if (repair)
 		spool_empty_trash(sp, NULL);
 	for (size_t i = 0; queues[i] != NULL; i++) {

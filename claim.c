@@ -724,7 +724,10 @@ claim_move(struct claim *c, const char *queue, enum claim_forget forget)
 	} else {
 		r = push_commit(&p, c->message.flags);
 	}
-	c->body = NULL; /* it was where the push may have read */
+	/* Where it lay the push may have read; and what goes out from the file itself is not out of it
+	 * when it is written, so no push may write over that. */
+	c->body = NULL;
+	c->reusable = false;
 	if (r == 0)
 		return claims_finish(c, 1);
 	if (r == 1)

@@ -551,6 +551,10 @@ config_check(enum config_scope scope, char *const *settings, size_t n, config_re
 		const char *equals = strchr(settings[i], '=');
 		if (equals == NULL)
 			mistake(&r, 0, "%s: must be key=value", settings[i]);
+		else if (strpbrk(equals + 1, "#\n") != NULL)
+			mistake(&r, 0,
+			        "%.*s: a value has no # and no line's end; %%23 is # in a name",
+			        (int)key.len, key.s);
 		else if (equals[1] != '\0')
 			check_setting(key, (struct span){equals + 1, strlen(equals + 1)}, scope, &r,
 			              0, &k, &v);

@@ -3,8 +3,9 @@
  *
  * `orders+audit` is a child of `orders`, because of its name. So that a push need not list
  * all queues, whoever first opens a child leaves an empty file of its name in `.fanout/orders`. That
- * is a hint: one whose queue is gone is removed by the next push, and a queue that was made by hand
- * gets its own when it is used.
+ * is a hint: whoever deletes the queue removes it, and the directory if it was the last; one whose
+ * queue went otherwise is removed by the next push, or by `mqctl check --repair`; and a queue that was
+ * made by hand gets its own when it is used.
  *
  * A message is published in all of them, some at a time, before the first is flushed, so that one
  * flush is for all. The parent's own is settled first: it is the last in the log.
@@ -20,48 +21,93 @@
 
 #include "spool_queue.h"
 
-#define SPREAD_MAX 8 /* messages that share a flush; each is a handle of the spool */
+#define PARENTS_MAX 8 /* queues that one is a child of */
+#define SPREAD_MAX 8  /* messages that share a flush; each is a handle of the spool */
 
 static char **children; /* what find_children found last; NULL ends them */
 
 static int
 enrol(int fanoutfd, const char *parent, const char *name)
 {
-	int dirfd = dir_open_or_make(fanoutfd, parent);
+	int dirfd, fd;
 
-	if (dirfd == -1)
+	do {
+		dirfd = dir_open_or_make(fanoutfd, parent);
+		if (dirfd == -1)
+			return -1;
+		fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+		int e = errno;
+		close(dirfd);
+		errno = e;
+	} while (fd == -1 && errno == ENOENT); /* it was removed between the two */
+	if (fd == -1)
 		return -1;
-	int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	int r = fd == -1 ? -1 : 0, e = errno;
-	close_fd(&fd);
-	close(dirfd);
-	errno = e;
-	return r;
+	close(fd);
+	return 0;
 }
 
-/* Each + may be the one: a+b+c is a child of a+b, and of a. Dead letters are nobody's children. */
+static bool
+may_be_child(const char *name)
+{
+	size_t len = strlen(name), tail = strlen(SPOOL_DEAD);
+
+	return strchr(name + 1, '+') != NULL &&
+	       (len <= tail || strcmp(name + len - tail, SPOOL_DEAD) != 0);
+}
+
+/* The next parent of the child `name`: copies it to `parent`, and advances *at, which begins as
+ * `name`. False if there is none. */
+static bool
+next_parent(const char *name, const char **at, char parent[QUEUE_NAME_MAX + 1])
+{
+	*at = strchr(*at + 1, '+');
+	if (*at == NULL)
+		return false;
+	memcpy(parent, name, (size_t)(*at - name));
+	parent[*at - name] = '\0';
+	return true;
+}
+
+/* Each + may be the one: a+b+c is a child of a+b, and of a; but not more than the first few, for each
+ * is a directory. Dead letters are nobody's children. */
 int
 queue_enrol(struct spool *sp, const char *name)
 {
 	char parent[QUEUE_NAME_MAX + 1];
-	size_t len = strlen(name), tail = strlen(SPOOL_DEAD);
+	const char *at = name;
 	int fd, r = 0;
 
-	if (strchr(name + 1, '+') == NULL ||
-	    (len > tail && strcmp(name + len - tail, SPOOL_DEAD) == 0))
+	if (!may_be_child(name))
 		return 0;
 	fd = dir_open_or_make(sp->rootfd, ".fanout");
 	if (fd == -1)
 		return -1;
-	for (const char *p = name; r == 0 && (p = strchr(p + 1, '+')) != NULL;) {
-		memcpy(parent, name, (size_t)(p - name));
-		parent[p - name] = '\0';
+	for (int i = 0; i < PARENTS_MAX && r == 0 && next_parent(name, &at, parent); i++)
 		r = enrol(fd, parent, name);
-	}
 	int e = errno;
 	close(fd);
 	errno = e;
 	return r;
+}
+
+void
+queue_strike(struct spool *sp, const char *name)
+{
+	char parent[QUEUE_NAME_MAX + 1], path[2 * QUEUE_NAME_MAX + 16];
+	const char *at = name;
+	struct stat st;
+
+	if (!may_be_child(name))
+		return;
+	while (next_parent(name, &at, parent)) {
+		snprintf(path, sizeof path, ".fanout/%s/%s", parent, name);
+		unlinkat(sp->rootfd, path, 0);
+		snprintf(path, sizeof path, ".fanout/%s", parent);
+		unlinkat(sp->rootfd, path, AT_REMOVEDIR); /* unless others are in it */
+	}
+	/* Who makes it now may have left its name before we removed that. */
+	if (fstatat(sp->rootfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		queue_enrol(sp, name);
 }
 
 static int
@@ -120,6 +166,8 @@ find_children(struct spool *sp, const char *queue, size_t *n)
 	}
 	if (errno != 0)
 		r = -1;
+	if (r == 0 && *n == 0)
+		unlinkat(sp->rootfd, path, AT_REMOVEDIR);
 	int saved = errno;
 	closedir(dir);
 	errno = saved;
@@ -194,6 +242,14 @@ publish_copy(struct push *copy, const struct push *p, const char *child, uint32_
 		++*n;
 	else
 		count(s, child, r);
+}
+
+void
+fanout_tidy(struct spool *sp, const char *parent)
+{
+	size_t n;
+
+	find_children(sp, parent, &n); /* which removes what leads nowhere */
 }
 
 bool

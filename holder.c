@@ -48,7 +48,7 @@
 #define UNIX_IS_CONNECTED 0x03
 
 /* A connection, by the inode of its socket on this side. */
-struct connection {
+struct peer_socket {
 	uint64_t inode;
 	char peer[HOLDER_PEER_LEN];
 };
@@ -56,7 +56,7 @@ struct connection {
 struct search {
 	struct holder *holders;
 	size_t n;
-	struct connection *connections;
+	struct peer_socket *connections;
 	size_t nconnections, room;
 	ino_t namespace; /* the network whose connections were read last */
 };
@@ -176,10 +176,10 @@ is_incomplete(const struct search *s)
  * Connections
  */
 
-static struct connection *
+static struct peer_socket *
 add_connection(struct search *s, const char *inode)
 {
-	struct connection *c;
+	struct peer_socket *c;
 	uint64_t number;
 
 	if (number_parse(inode, strlen(inode), UINT64_MAX, &number) == -1 || number == 0)
@@ -193,7 +193,7 @@ add_connection(struct search *s, const char *inode)
 		s->room = room;
 	}
 	c = &s->connections[s->nconnections++];
-	*c = (struct connection){.inode = number};
+	*c = (struct peer_socket){.inode = number};
 	return c;
 }
 
@@ -222,7 +222,7 @@ static void
 see_tcp(struct search *s, char *const fields[])
 {
 	bool listening = hex(fields[3], 2) == TCP_IS_LISTENING;
-	struct connection *c = listening ? NULL : add_connection(s, fields[9]);
+	struct peer_socket *c = listening ? NULL : add_connection(s, fields[9]);
 
 	if (c != NULL)
 		print_address(c->peer, fields[2]);
@@ -233,7 +233,7 @@ see_tcp(struct search *s, char *const fields[])
 static void
 see_unix(struct search *s, char *const fields[])
 {
-	struct connection *c = NULL;
+	struct peer_socket *c = NULL;
 
 	if (hex(fields[4], 4) == UNIX_IS_STREAM && hex(fields[5], 2) == UNIX_IS_CONNECTED)
 		c = add_connection(s, fields[6]);
@@ -289,7 +289,7 @@ see_descriptor(void *arg, int dirfd, const char *name)
 	                 &inode) == -1)
 		return false;
 	for (size_t i = 0; i < d->search->nconnections; i++) {
-		const struct connection *c = &d->search->connections[i];
+		const struct peer_socket *c = &d->search->connections[i];
 		if (c->inode == inode && (strcmp(c->peer, NO_NAME) != 0 || strcmp(name, "0") == 0))
 			strcpy(d->peer, c->peer);
 	}

@@ -111,14 +111,15 @@ listen_unix(struct listeners *l, const char *path, mode_t mode)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	struct stat st;
-	int fd;
+	int fd, r;
 
 	if (strlen(path) >= sizeof un.sun_path) {
 		errno = ENAMETOOLONG;
 		return -1;
 	}
 	strcpy(un.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* One that has no room for us has somebody behind it; but we do not wait for that. */
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd == -1)
 		return -1;
 	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) &&
@@ -128,8 +129,9 @@ listen_unix(struct listeners *l, const char *path, mode_t mode)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd == -1)
 		return -1;
-	/* The umask is 077, so nobody else gets in between bind and chmod. */
-	if (listen_on(l, fd, (struct sockaddr *)&un, sizeof un) == -1)
-		return -1;
-	return chmod(path, mode);
+	/* Not chmod, which would follow a link that somebody has put in its place meanwhile. */
+	mode_t mask = umask(0777 & ~mode);
+	r = listen_on(l, fd, (struct sockaddr *)&un, sizeof un);
+	umask(mask);
+	return r;
 }

@@ -77,7 +77,7 @@ struct pool {
 };
 
 static volatile sig_atomic_t stopping;
-static const struct listeners *orphaned_from; /* what on_orphaned closes */
+static const struct listeners *volatile orphaned_from; /* what on_orphaned closes, once */
 
 static void
 on_stop(int sig)
@@ -104,8 +104,12 @@ close_all(const struct listeners *l)
 static void
 on_orphaned(int sig)
 {
+	const struct listeners *l = orphaned_from;
+
 	(void)sig;
-	close_all(orphaned_from);
+	orphaned_from = NULL; /* who adopted us may die, too, when these are other files */
+	if (l != NULL)
+		close_all(l);
 }
 
 static void
@@ -348,9 +352,14 @@ keep_spares(struct pool *p)
 static void
 sweep_for_killed(const struct pool *p)
 {
+	pid_t parent = getpid();
+
 	/* In a process of its own, because a queue may be locked for long. */
 	if (fork() != 0)
 		return;
+	os_signal_when_orphaned(SIGTERM, parent);
+	handle(SIGTERM, SIG_DFL, 0); /* it holds nothing that its death would not release */
+	sigprocmask(SIG_SETMASK, &p->unblocked, NULL);
 	close(p->parent_end);
 	close_all(p->listeners);
 	uint64_t n = spool_sweep(spool_at(p->spool_dir, p->sync));

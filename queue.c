@@ -199,7 +199,8 @@ queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
 
 	for (size_t i = 0; i < sp->nqueues; i++) {
 		struct queue *q = &sp->queues[i];
-		if (q->open && strcmp(q->name, name) == 0) {
+		/* A handle without a name leads nowhere any more. */
+		if (q->open && *name != '\0' && strcmp(q->name, name) == 0) {
 			q->last_use = ++sp->uses;
 			*qp = q;
 			return 1;
@@ -514,8 +515,6 @@ queue_make_known(struct queue *q, uint64_t number, uint64_t bytes)
 	return queue_store(q);
 }
 
-/* Put message `number`, which this process owns, back from .claim to its place. The state
- * is written first: see the head of spool.c. */
 void
 file_count_try(int fd)
 {
@@ -531,6 +530,8 @@ file_count_try(int fd)
 	}
 }
 
+/* Put message `number`, which this process owns, back from .claim to its place. The state
+ * is written first: see the head of spool.c. */
 int
 queue_put_back(struct queue *q, uint64_t number, uint64_t bytes)
 {
@@ -580,8 +581,9 @@ sync_file(void *arg, int dirfd, uint64_t number, const char *name)
 	int fd = openat(dirfd, name, read_flags), r;
 
 	(void)arg, (void)number;
+	/* EAGAIN: it is under the lease of whoever marks it (keep_spare), and will flush it. */
 	if (fd == -1)
-		return errno == ENOENT || is_foreign(errno) ? 0 : -1;
+		return errno == ENOENT || errno == EAGAIN || is_foreign(errno) ? 0 : -1;
 	r = fsync(fd);
 	close(fd);
 	return r;

@@ -1,4 +1,5 @@
-/* spool_queue.h: the inside of a spool, for queue.c, spool.c and admin.c alone. */
+/* spool_queue.h: the inside of a spool, for what is part of it: spool.c, claim.c, queue.c and those
+ * that they rest on. Who only uses a spool needs spool.h. */
 #ifndef MQ_SPOOL_QUEUE_H
 #define MQ_SPOOL_QUEUE_H
 
@@ -140,8 +141,11 @@ void queue_detach(struct queue *q);
 /* End a use that `refs` counts. */
 void queue_unref(struct queue *q);
 
-/* A queue is opened: if it is a child, leave word for the pushes to its parent. 0 or -1. */
+/* A queue is opened: if it is a child, leave word for the pushes to its parent. 0 or -1.
+ * queue_strike: it is deleted: take that back. fanout_tidy: whatever leads to no queue any more. */
 int queue_enrol(struct spool *sp, const char *name);
+void queue_strike(struct spool *sp, const char *name);
+void fanout_tidy(struct spool *sp, const char *parent);
 
 /* The descriptor of .claim, of .tmp, or -1. */
 int queue_claim_dir(struct queue *q);

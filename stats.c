@@ -32,7 +32,7 @@ struct shared {
 	_Atomic uint64_t counters[STATS_COUNTERS];
 };
 
-#define PAGE 4096 /* of the file; a multiple of what is mapped and less than any real page */
+#define PAGE 4096 /* bytes of the file: more than is mapped, and no page of memory is smaller */
 #define PID_RANGE 0x800000 /* above every process id: the second choice is a range further */
 #define LOCKS_END (64 * (off_t)PID_RANGE)
 
@@ -149,7 +149,9 @@ count_locks(off_t from, off_t to)
 	if (from >= to || lock_byte(F_GETLK, &l, F_WRLCK, from, to - from) == -1 ||
 	    l.l_type == F_UNLCK)
 		return 0;
-	return 1 + count_locks(from, l.l_start) + count_locks(l.l_start + l.l_len, to);
+	/* A length of 0 is up to the end: none of ours. */
+	return 1 + count_locks(from, l.l_start) +
+	       (l.l_len == 0 ? 0 : count_locks(l.l_start + l.l_len, to));
 }
 
 uint64_t

@@ -291,7 +291,7 @@ def seen(since, answer):
 		esac
 		[[ $output == *"misconfigured $odd/$what"* ]] || { echo "$odd: $output"; false; }
 		[ "$(grep -c " $odd/$what\$" "$BATS_TEST_TMPDIR/log")" = 1 ]
-		[ "$odd" = nul ] || ! ctl set "$odd" max_items=7
+		if [ "$odd" != nul ] && ctl set "$odd" max_items=7; then false; fi
 	done
 	ctl set nul max_items=7
 	printf '#%65534s\n' '' >"$SPOOL/.config"

@@ -42,6 +42,28 @@ is_empty() {
 	[ "$(expiry q 1)/$(expiry q 2)" = 0/0 ]
 }
 
+@test "flush_expired ends when its queue is deleted meanwhile" {
+	local i
+	settings q expire=yes
+	for ((i = 0; i < 3000; i++)); do
+		printf 'set q 0 -1 1\r\nx\r\n'
+	done | "$MQD" -H "$SPOOL" -N >/dev/null
+	start_mqd -N
+	printf 'flush_expired q\r\n' | nc -q 30 127.0.0.1 "$PORT" >"$BATS_TEST_TMPDIR/reply" 3>&- &
+	local client=$!
+	has_begun() { [[ $(find "$SPOOL/q" -maxdepth 1 -name '0*' | wc -l) -lt 3000 ]]; }
+	wait_for has_begun
+	talk_tcp <<-'END'
+		> delete q
+		< DELETED
+	END
+	answered() { [ -s "$BATS_TEST_TMPDIR/reply" ]; }
+	wait_for answered
+	kill "$client"
+	wait "$client" || :
+	"$MQCTL" -H "$SPOOL" check
+}
+
 @test "expire: never, in seconds, as a date, and at once" {
 	local now
 	settings q expire=yes

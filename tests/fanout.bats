@@ -218,3 +218,18 @@ END" ]
 	printf 'get a+b\r\nget a+b.dead\r\nset a 0 0 1\r\nx\r\nget a+b.dead\r\n' | "$MQD" -H "$SPOOL" >"$BATS_TEST_TMPDIR/out"
 	[ "$(tr -d '\r' <"$BATS_TEST_TMPDIR/out")" = $'END\nEND\nSTORED\nEND' ]
 }
+
+@test "nothing is left in .fanout when the children are gone" {
+	local many
+	many=$(printf 'a+%.0s' {1..60})z
+	printf 'get a+b\r\nget a+c\r\nget %s\r\n' "$many" | "$MQD" -H "$SPOOL" >/dev/null
+	[ "$(find "$SPOOL/.fanout" -mindepth 1 -maxdepth 1 | wc -l)" = 8 ]
+	printf 'delete %s\r\ndelete a+b\r\n' "$many" | "$MQD" -H "$SPOOL" >/dev/null
+	[ "$(cd "$SPOOL/.fanout" && find . -mindepth 1)" = $'./a\n./a/a+c' ] ||
+		[ "$(cd "$SPOOL/.fanout" && find . -mindepth 1 | sort | tr '\n' ' ')" = "./a ./a/a+c " ]
+	rm -r "$SPOOL/a+c"
+	"$MQCTL" -H "$SPOOL" check --repair
+	[ -z "$(find "$SPOOL/.fanout" -mindepth 1)" ]
+	# And it can begin anew.
+	printf 'get a+c\r\nset a 0 0 1\r\nx\r\nget a+c\r\n' | "$MQD" -H "$SPOOL" | grep -q x
+}

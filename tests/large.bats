@@ -214,7 +214,7 @@ portable() {
 @test "a large body goes out without a copy; portably, with one" {
 	trace_pop -e trace=sendfile,sendfile64,writev
 	if portable; then
-		! grep -q sendfile "$BATS_TEST_TMPDIR/trace"
+		[ "$(grep -c sendfile "$BATS_TEST_TMPDIR/trace")" -eq 0 ]
 		[ "$(grep -c writev "$BATS_TEST_TMPDIR/trace")" -gt 5 ]
 	else
 		grep -q 'sendfile.* = 1048576$' "$BATS_TEST_TMPDIR/trace"

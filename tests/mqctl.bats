@@ -143,7 +143,7 @@ ctl() {
 		ctl get q >/dev/null || :
 		printf x | ctl put q
 		ctl rm q "$(ls "$SPOOL/q" | tail -n 1)" || :
-		! gone "$busy"
+		kill -0 "$busy"
 	done
 	kill "$busy"
 	wait "$busy" || :
@@ -207,4 +207,64 @@ ctl() {
 	[ "$(ctl get q)" = x ]
 	run ctl retry q
 	[ "$status" -eq 100 ]
+}
+
+@test "check: what could not be looked at was not found to be right" {
+	local n
+	printf a | ctl put q
+	"$MQD" -H "$SPOOL" <<<$'set q/delay=100 0 0 1\r\nb\r\nversion\r' >/dev/null
+	ctl check
+	for ((n = 1; ; n++)); do
+		run strace -qq -o "$BATS_TEST_TMPDIR/trace" -e "inject=getdents64:error=EIO:when=$n" \
+			"$MQCTL" -H "$SPOOL" check
+		grep -q INJECTED "$BATS_TEST_TMPDIR/trace" || break
+		[ "$status" -ne 0 ] || { echo "getdents64 $n: $output"; false; }
+	done
+	[ "$n" -gt 10 ] # it was there to fail
+	run strace -qq -o "$BATS_TEST_TMPDIR/trace" -e inject=flock:error=EIO:when=3+ "$MQCTL" -H "$SPOOL" check
+	[ "$status" -eq 1 ]
+	[[ $output == *"unreadable q"*": Input/output error"* ]]
+	ctl check
+}
+
+@test "check --repair: a damaged delayed message goes to .bad" {
+	printf 'set q/delay=100 0 0 4\r\nbody\r\nversion\r\n' | "$MQD" -H "$SPOOL" >/dev/null
+	printf X | dd of="$(echo "$SPOOL"/q/.delay/*/*)" bs=1 seek=70 conv=notrunc status=none
+	run ctl check --repair
+	[ "$status" -eq 1 ]
+	[[ $output == *"damaged q/.delay/"* ]]
+	[ "$(find "$SPOOL/q/.bad" -type f | wc -l)" = 1 ]
+	run ctl check
+	[[ $output == "bad q/.bad/"* ]] || { echo "$output"; false; }
+	rm "$SPOOL"/q/.bad/*
+	ctl check
+	[[ $(ctl ls q) == *$'\n'"q "*" 0 "*" 0 "* ]]
+}
+
+@test "what is no directory is no queue" {
+	printf a | ctl put b
+	mkfifo "$SPOOL/a"
+	[ "$(ctl ls | awk 'NR > 1 {print $1}')" = b ]
+	ctl set / allow_flush_all=yes
+	talk <<-'END'
+		> flush_all
+		< OK
+		> get b
+		< END
+	END
+	run ctl check
+	[ "$status" -eq 1 ]
+	[ "$output" = "foreign a: not a directory; left alone" ]
+}
+
+@test "set: what is checked is what is written" {
+	local value
+	for value in 'dead_letter=a#b' $'dead_letter=a\nmax_items = 5' $'max_items=5\n'; do
+		run ctl set q "$value"
+		[ "$status" -ne 0 ]
+		[[ $output == *"a value has no # and no line's end"* ]]
+	done
+	[ ! -e "$SPOOL/q/.config" ]
+	ctl set q dead_letter=a%23b
+	[[ $(ctl config q) == *"dead_letter      a%23b "* ]]
 }

@@ -364,7 +364,7 @@ python() {
 			> x
 			< STORED
 		END
-		! no_pool
+		if no_pool; then false; fi
 		wait_for no_pool
 	done
 	[ "$(count_messages q)" = 3 ]
@@ -548,7 +548,7 @@ python() {
 	END
 	local client=$!
 	wait_for logged "\[$pid\]: accept: "
-	! gone "$client"
+	kill -0 "$client"
 	prlimit --pid "$pid" --nofile=1000:
 	wait "$client"
 	[ "$(workers)" = "$pid" ]

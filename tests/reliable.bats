@@ -666,6 +666,42 @@ tries() {
 	END
 }
 
+@test "a dead letter for which there is no room is delivered again, and nothing is written over it" {
+	mkdir "$SPOOL"
+	"$MQCTL" -H "$SPOOL" set / max_tries=1
+	"$MQCTL" -H "$SPOOL" set q.dead max_items=1
+	start_mqd
+	python <<-'END'
+		def body(f):
+		    line = f.readline()
+		    if line == b"END\r\n":
+		        return None
+		    data = f.read(int(line.split()[3]) + 2)[:-2]
+		    assert f.readline() == b"END\r\n"
+		    return data
+		a, b = connect(), connect()
+		fa, fb = a.makefile("rb"), b.makefile("rb")
+		def push(s, f, queue, data):
+		    s.sendall(b"set %s 0 0 %d\r\n%s\r\n" % (queue, len(data), data))
+		    assert f.readline() == b"STORED\r\n"
+		push(a, fa, b"q.dead", b"x")
+		for i in range(60):
+		    push(a, fa, b"q", b"FIRST-%02d" % i * 100)
+		for i in range(40):  # so that there are spent files enough
+		    a.sendall(b"get q\r\n")
+		    assert body(fa) == b"FIRST-%02d" % i * 100
+		a.sendall(b"get q/open\r\n")
+		assert body(fa) == b"FIRST-40" * 100
+		a.sendall(b"get q/abort\r\n")
+		assert body(fa) is None
+		a.sendall(b"get q\r\nversion\r\n")  # dead, and no room for it; not read yet
+		has_reply(a, 10)
+		for i in range(60):
+		    push(b, fb, b"q", b"OTHER--%d" % (i % 10) * 100)
+		assert body(fa) == b"FIRST-40" * 100
+	END
+}
+
 @test "monitor: messages as they come, open until they are confirmed, the oldest first" {
 	start_mqd
 	python <<-'END'
