@@ -442,7 +442,7 @@ refuse_binary(void)
 	size_t len = proto_refuse_binary(io.in_buf + io.start, io.end - io.start, packet);
 
 	put_bytes(packet, len);
-	log_error("a client speaks the binary protocol: refused");
+	log_often("a client speaks the binary protocol: refused");
 	conn.closing = true;
 }
 

@@ -634,7 +634,7 @@ static void
 log_mistake(const char *what, const char *path, const char *detail)
 {
 	(void)what;
-	log_error("%s: %s", path, detail);
+	log_often("%s: %s", path, detail);
 }
 
 /* Tell the status, or change it. */
