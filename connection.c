@@ -172,11 +172,24 @@ write_out(const char *body, size_t len)
 	io.out_len = 0;
 }
 
+const char *
+conn_strerror(int error)
+{
+	switch (error) {
+	case EMLINK:
+		return "too many queues"; /* by max_queues, or for the file system */
+	case ENOBUFS:
+		return "no room where expired messages go"; /* of spool_claim alone */
+	default:
+		return strerror(error);
+	}
+}
+
 void
 conn_log_error(const char *what, int error)
 {
 	if (error != conn.logged_error)
-		log_error("%s: %s", what, strerror(error));
+		log_often("%s: %s", what, conn_strerror(error));
 	conn.logged_error = error;
 }
 
@@ -251,10 +264,8 @@ conn_reply_error(const struct command *c, const char *queue, int error)
 		return;
 	if (c->verb == VERB_SET && (error == ENOSPC || error == EDQUOT))
 		conn_put_line("SERVER_ERROR out of memory storing object (%s)", strerror(error));
-	else if (error == ENOBUFS) /* of spool_claim alone */
-		conn_put_line("SERVER_ERROR no room where expired messages go");
 	else
-		conn_put_line("SERVER_ERROR %s", strerror(error));
+		conn_put_line("SERVER_ERROR %s", conn_strerror(error));
 }
 
 /*
