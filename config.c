@@ -15,7 +15,7 @@
  * what an operator meant may be worse than what he had.
  *
  * It is written (config_edit) beside the old one and renamed over it, so that nobody reads half of
- * it. A lock on the directory keeps two writers apart; nobody else takes that one.
+ * it. A lock on the directory keeps two writers apart; who makes a queue takes the spool's, too.
  */
 #include "config.h"
 
@@ -58,6 +58,7 @@ static const struct key {
     {"dead_letter", CONFIG_QUEUE_NAME, CONFIG_QUEUE, AT(dead_letter), 0, 0, 0},
     {"status", CONFIG_STATUS, CONFIG_SPOOL, AT(status), STATUS_UP, STATUS_UP, STATUS_QUIESCENT},
     {"allow_flush_all", CONFIG_YES_NO, CONFIG_SPOOL, AT(allow_flush_all), 0, 0, 1},
+    {"max_queues", CONFIG_COUNT, CONFIG_SPOOL, AT(max_queues), CONFIG_QUEUES, 0, VALUE_MAX},
 };
 _Static_assert(sizeof keys / sizeof keys[0] == CONFIG_KEYS, "config.h says how many there are");
 

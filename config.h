@@ -32,13 +32,15 @@ struct config {
 	uint64_t fanout_only;     /* 1: where there are children they alone get what is pushed */
 	uint64_t delay;           /* ms from a push until the message may be delivered */
 	uint64_t status;          /* enum config_status */
+	uint64_t max_queues;      /* that may be made; who is there stays */
 	/* Encoded names of queues; "": none is set. */
 	char expire_to[QUEUE_NAME_MAX + 1];   /* where what has expired goes, rather than away */
 	char dead_letter[QUEUE_NAME_MAX + 1]; /* where dead letters go */
 };
-#define CONFIG_KEYS 15
+#define CONFIG_KEYS 16
 #define CONFIG_DELAY_MAX 315360000 /* seconds: ten years */
-#define CONFIG_OPEN_MAX 32 /* messages that a connection holds open, of all queues together */
+#define CONFIG_QUEUES 10000 /* as many as the tests make, and a stranger shall not make a million */
+#define CONFIG_OPEN_MAX 32  /* messages that a connection holds open, of all queues together */
 
 enum config_kind {
 	CONFIG_COUNT,      /* digits */

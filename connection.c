@@ -39,6 +39,7 @@
 #define OUT_SIZE 16384
 _Static_assert(PUSH_PIECE <= IN_SIZE, "a piece is gathered before it is written");
 #define SEND_MAX (1 << 20) /* at one call: signals are seen between two */
+#define TRICKLE 1024       /* bytes of a command that must come within idle_timeout */
 #define SETTLE_MS 1        /* for the next command, before removals are flushed without it */
 #define CLAIMS_MAX 16      /* delivered but not yet written; see OPEN_MAX in serve.c */
 /* How long a reply may wait for those of the commands behind it. libmemcached with buffered
@@ -62,6 +63,8 @@ static struct {
 	bool has_spoken;   /* the client has sent something */
 	bool owes_ack;     /* something was read since we last wrote */
 	uint64_t waits_ms; /* since when a reply waits for those behind it, if not 0 */
+	uint64_t since_ms; /* since when the rest of a command is waited for, if not 0 */
+	size_t came;       /* of it since then */
 	size_t start, end; /* what is unread in in_buf */
 	size_t out_len;
 	struct claim claims[CLAIMS_MAX]; /* whose messages lie complete in out_buf */
@@ -172,11 +175,24 @@ write_out(const char *body, size_t len)
 	io.out_len = 0;
 }
 
+const char *
+conn_strerror(int error)
+{
+	switch (error) {
+	case EMLINK:
+		return "too many queues"; /* by max_queues, or for the file system */
+	case ENOBUFS:
+		return "no room where expired messages go"; /* of spool_claim alone */
+	default:
+		return strerror(error);
+	}
+}
+
 void
 conn_log_error(const char *what, int error)
 {
 	if (error != conn.logged_error)
-		log_error("%s: %s", what, strerror(error));
+		log_often("%s: %s", what, conn_strerror(error));
 	conn.logged_error = error;
 }
 
@@ -251,10 +267,8 @@ conn_reply_error(const struct command *c, const char *queue, int error)
 		return;
 	if (c->verb == VERB_SET && (error == ENOSPC || error == EDQUOT))
 		conn_put_line("SERVER_ERROR out of memory storing object (%s)", strerror(error));
-	else if (error == ENOBUFS) /* of spool_claim alone */
-		conn_put_line("SERVER_ERROR no room where expired messages go");
 	else
-		conn_put_line("SERVER_ERROR %s", strerror(error));
+		conn_put_line("SERVER_ERROR %s", conn_strerror(error));
 }
 
 /*
@@ -389,6 +403,23 @@ await_input(void)
 	return true;
 }
 
+/* Before a wait: has the rest of a command been coming for so long that its client is as good as
+ * silent? Else one byte now and then would keep a process for ever. */
+static bool
+trickles(bool between)
+{
+	uint64_t now;
+
+	if (io.idle_timeout == 0 || (between && io.start == io.end))
+		return false;
+	now = os_monotonic_ms();
+	if (io.since_ms == 0 || io.came >= TRICKLE) {
+		io.since_ms = now;
+		io.came = 0;
+	}
+	return now - io.since_ms >= (uint64_t)io.idle_timeout * 1000;
+}
+
 /* Read more, waiting for it. Before that everything is answered: the client may be
  * waiting as well. `between` says that no command is at hand. Returns false if nothing
  * more comes. */
@@ -404,7 +435,7 @@ fill(bool between)
 	if (!spool_is_settled(conn.spool) && poll(&p, 1, SETTLE_MS) <= 0)
 		settle();
 	spool_tidy(conn.spool);
-	if (io.input_ends)
+	if (io.input_ends || trickles(between))
 		return false;
 	if (io.owes_ack && io.is_tcp)
 		os_quick_ack(io.in); /* it may hold its next segment back until then */
@@ -430,6 +461,7 @@ fill(bool between)
 			return false;
 	}
 	io.end += (size_t)n;
+	io.came += (size_t)n;
 	io.owes_ack = io.has_spoken = true;
 	stats_add(STATS_BYTES_READ, (uint64_t)n);
 	return true;
@@ -442,7 +474,7 @@ refuse_binary(void)
 	size_t len = proto_refuse_binary(io.in_buf + io.start, io.end - io.start, packet);
 
 	put_bytes(packet, len);
-	log_error("a client speaks the binary protocol: refused");
+	log_often("a client speaks the binary protocol: refused");
 	conn.closing = true;
 }
 
@@ -462,6 +494,7 @@ conn_next_line(const char **line, size_t *len)
 {
 	size_t seen = 0;
 
+	io.since_ms = 0;
 	if (io.out_len > 0 && io.start < io.end && has_waited())
 		conn_flush();
 	for (;;) {
@@ -548,6 +581,7 @@ conn_gather(uint64_t bytes)
 			conn.closing = true;
 			return false;
 		}
+	io.since_ms = 0; /* how long it takes to store is not the client's fault */
 	return true;
 }
 

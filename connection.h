@@ -35,7 +35,7 @@ void conn_expect(int listener, int keepalive);
 
 /*
  * Begin with a client that is read from `in` and answered on `out`, and is left when it is silent
- * for idle_timeout seconds, unless that is 0; for `keepalive` see os_keepalive. `due` is called
+ * for idle_timeout seconds, or takes that long for a kilobyte of a command, unless that is 0; for `keepalive` see os_keepalive. `due` is called
  * before each wait for input: it does what it is time for, and returns when it is to be called again
  * (os_monotonic_ms), or 0.
  */
@@ -96,6 +96,9 @@ void conn_reply(const struct command *c, const char *line);
 
 /* Answer, and log, that something failed with a queue. */
 void conn_reply_error(const struct command *c, const char *queue, int error);
+
+/* What a client is told of an errno of the spool: strerror, or better. */
+const char *conn_strerror(int error);
 
 /* Log that something failed with the spool, if that is news. */
 void conn_log_error(const char *what, int error);

@@ -3,12 +3,24 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <syslog.h>
 #include <unistd.h>
 
+#include "os.h"
+
+#define OFTEN_MAX 100 /* lines of log_often in OFTEN_MS */
+#define OFTEN_MS 60000
+
 static bool to_syslog, verbose;
+
+/* Which OFTEN_MS it is, and in the low 16 bits how many lines there were in it. */
+static _Atomic uint64_t own_count, *count = &own_count;
 
 void
 log_to_syslog(void)
@@ -67,5 +79,45 @@ log_info(const char *format, ...)
 		return;
 	va_start(args, format);
 	log_line(LOG_INFO, format, args);
+	va_end(args);
+}
+
+void
+log_share(void)
+{
+	void *shared =
+	    mmap(NULL, sizeof *count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (shared != MAP_FAILED) /* else each counts for itself */
+		count = shared;
+}
+
+/* The number of one more line, up to OFTEN_MAX + 2, at which counting ends. */
+static unsigned
+count_line(void)
+{
+	uint64_t now = os_monotonic_ms() / OFTEN_MS << 16, old = atomic_load(count), next;
+
+	do {
+		next = old >> 16 == now >> 16 ? old + 1 : now + 1;
+		if ((next & 0xffff) > OFTEN_MAX + 1)
+			break;
+	} while (!atomic_compare_exchange_weak(count, &old, next));
+	return (unsigned)(next & 0xffff);
+}
+
+void
+log_often(const char *format, ...)
+{
+	unsigned n = count_line();
+	va_list args;
+
+	if (n > OFTEN_MAX) {
+		if (n == OFTEN_MAX + 1)
+			log_error("more lines like these are left out, for a minute at most");
+		return;
+	}
+	va_start(args, format);
+	log_line(LOG_ERR, format, args);
 	va_end(args);
 }

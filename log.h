@@ -12,4 +12,11 @@ void log_verbose(void);
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* An error that a client can bring about as often as it likes: beyond a hundred such lines in a
+ * minute they are left out, which is said. */
+void log_often(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* From now on this process and those that it forks count these lines together. */
+void log_share(void);
+
 #endif

@@ -545,6 +545,7 @@ pool_serve(const struct listeners *l, const char *spool_dir, enum spool_sync syn
 
 	if (prepare(&p) == -1)
 		return -1;
+	log_share();
 	os_sched_batch(); /* for all workers */
 	handle(SIGTERM, on_stop, 0);
 	handle(SIGINT, on_stop, 0);

@@ -7,7 +7,9 @@
  * their row, which has the fixed answer that keeps a client content and in step.
  *
  * The one rule behind the details: a data block is never run as commands. When a line
- * that announces one is refused, its length is still believed if there is one at all.
+ * that announces one is refused, its length is still believed if there is one at all. For the same
+ * reason HTTP means `quit`: a page in somebody's browser, or a server that fetches what it is told
+ * to, can be made to send commands in the body of a request.
  */
 #include "proto.h"
 
@@ -193,6 +195,13 @@ parse_numbers(const struct words *w, struct command *c)
 			c->reply = BAD_FORMAT;
 }
 
+/* The first line of a request, as of "POST /q HTTP/1.1". No command ends so: names have no slash. */
+static bool
+is_http(const char *line, size_t len)
+{
+	return len >= 9 && memcmp(line + len - 9, " HTTP/", 6) == 0;
+}
+
 void
 proto_parse(const char *line, size_t len, struct command *c)
 {
@@ -201,6 +210,10 @@ proto_parse(const char *line, size_t len, struct command *c)
 	struct words w;
 
 	*c = (struct command){.verb = VERB_FIXED, .end = line + len};
+	if (is_http(line, len)) {
+		c->verb = VERB_QUIT;
+		return;
+	}
 	proto_next_word(c->end, &name);
 	row = name.s != NULL ? find_row(name) : NULL;
 	if (row == NULL) {

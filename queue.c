@@ -167,6 +167,8 @@ open_state(struct queue *q)
 	return 0;
 }
 
+static const struct config *common_config(struct spool *sp);
+
 /* A free slot: a new one while there is room, else the one longest unused. Claims that a connection
  * holds at a time are fewer than slots, so there always is one. */
 static struct queue *
@@ -191,6 +193,96 @@ free_slot(struct spool *sp)
 	return best;
 }
 
+static bool
+same_change(const struct stat *a, const struct stat *b)
+{
+	return a->st_nlink == b->st_nlink && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* Returns -1 if they cannot be listed. */
+static int64_t
+count_queues(struct spool *sp)
+{
+	char **names = spool_list(sp);
+	int64_t n = 0;
+
+	if (names == NULL)
+		return -1;
+	while (names[n] != NULL)
+		n++;
+	spool_list_free(names);
+	return n;
+}
+
+/*
+ * With the spool locked: are there fewer queues than that? Most file systems count the directories
+ * in one as links to it, with two of its own, and the spool's hidden ones are few; where they do
+ * not, or when it is close, a listing tells. A client that asks for a million shall not be worth a
+ * million listings: of a spool that was full, and has not changed since, none is made for a second.
+ * Returns 1, 0 or -1.
+ */
+static int
+has_room(struct spool *sp, uint64_t max)
+{
+	static struct stat full; /* as it was when it was; of one spool, as a process has one */
+	static uint64_t full_until;
+	struct stat st;
+	int64_t n;
+
+	if (fstat(sp->rootfd, &st) == -1)
+		return -1;
+	if (st.st_nlink > 2 && st.st_nlink - 2 < max)
+		return 1;
+	uint64_t now = os_monotonic_ms();
+	if (now < full_until && same_change(&st, &full))
+		return 0;
+	n = count_queues(sp);
+	if (n == -1 || (uint64_t)n < max)
+		return n == -1 ? -1 : 1;
+	full = st;
+	full_until = now + CONFIG_MS;
+	return 0;
+}
+
+/* EMLINK is what a file system says that has too many directories in one. */
+static int
+make_queue(struct spool *sp, const char *name)
+{
+	uint64_t max = common_config(sp)->max_queues;
+	struct stat st;
+	int r;
+
+	if (max == 0)
+		return mkdirat(sp->rootfd, name, 0700);
+	if (flock_wait(sp->rootfd) == -1)
+		return -1;
+	r = has_room(sp, max);
+	if (r == 1) {
+		r = mkdirat(sp->rootfd, name, 0700);
+	} else if (r == 0) {
+		/* Who came at the same moment may have made it. */
+		errno = fstatat(sp->rootfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? EEXIST : EMLINK;
+		r = -1;
+	}
+	int e = errno;
+	flock(sp->rootfd, LOCK_UN);
+	errno = e;
+	return r;
+}
+
+/* A descriptor, or -1. */
+static int
+open_or_make_queue(struct spool *sp, const char *name)
+{
+	int fd;
+
+	while ((fd = openat(sp->rootfd, name, dir_flags)) == -1 && errno == ENOENT)
+		if (make_queue(sp, name) == -1 && errno != EEXIST)
+			return -1;
+	return fd;
+}
+
 /* The handle of a queue. Returns 1 and sets *qp, 0 if there is no such queue, -1. */
 int
 queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
@@ -208,7 +300,7 @@ queue_find(struct spool *sp, const char *name, bool create, struct queue **qp)
 	}
 	if (spool_dirfd(sp) == -1)
 		return -1;
-	fd = create ? dir_open_or_make(sp->rootfd, name) : openat(sp->rootfd, name, dir_flags);
+	fd = create ? open_or_make_queue(sp, name) : openat(sp->rootfd, name, dir_flags);
 	if (fd == -1)
 		return errno == ENOENT && !create ? 0 : -1;
 

@@ -86,7 +86,7 @@ answer_push(const struct command *c, const struct spread *s)
 	} else if (s->stored == 0 && s->error != 0) {
 		conn_reply_error(c, s->failed, s->error);
 	} else {
-		const char *why = s->error == 0 ? "full" : strerror(s->error);
+		const char *why = s->error == 0 ? "full" : conn_strerror(s->error);
 		conn_log_error(s->failed, s->error);
 		if (!c->noreply)
 			conn_put_line("SERVER_ERROR stored in %u of %u queues, not in %s: %s",
@@ -634,7 +634,7 @@ static void
 log_mistake(const char *what, const char *path, const char *detail)
 {
 	(void)what;
-	log_error("%s: %s", path, detail);
+	log_often("%s: %s", path, detail);
 }
 
 /* Tell the status, or change it. */

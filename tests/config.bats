@@ -118,7 +118,8 @@ def seen(since, answer):
 }
 
 @test "every key: its default, what it may be, and where" {
-	[ "$(ctl config | wc -l)" = 15 ]
+	[ "$(ctl config | wc -l)" = 16 ]
+	[ "$(setting max_queues)" = "10000 default" ]
 	[ "$(setting expire)/$(setting fanout_only)" = "no default/no default" ]
 	[ "$(setting max_age)/$(setting open_timeout)" = "0ms default/0ms default" ]
 	[ "$(setting max_tries)" = "0 default" ]
@@ -461,6 +462,140 @@ producers() {
 	[ "$(push q 10)" = STORED ]
 	[ "$(bodies q)" = "9 10 " ]
 	ctl check
+}
+
+@test "max_queues: none is made beyond, by whatever would make one; the others go on" {
+	ctl set / max_queues=3
+	ctl set b max_items=9
+	talk <<-'END'
+		> set a 0 0 1
+		> x
+		< STORED
+		> set b 0 0 1
+		> x
+		< STORED
+		> set c 0 0 1
+		> x
+		< STORED
+		> set d 0 0 1
+		> x
+		< SERVER_ERROR too many queues
+		> set d 0 0 1 noreply
+		> x
+		> set d 0 0 100000
+		>>*100000 x
+		>
+		< SERVER_ERROR too many queues
+		> set d/delay=1 0 0 1
+		> x
+		< SERVER_ERROR too many queues
+		> get d
+		< END
+		> get d/t=60000
+		< SERVER_ERROR too many queues
+		> get a+x
+		< SERVER_ERROR too many queues
+		> get a d b+x
+		< VALUE a 0 1
+		< x
+		< END
+		> monitor d 60
+		< SERVER_ERROR too many queues
+		> pause d 60
+		< SERVER_ERROR too many queues
+		> set a 0 0 1
+		> y
+		< STORED
+		> delete b
+		< DELETED
+		> get d/t=1
+		< END
+		> set b 0 0 1
+		> x
+		< SERVER_ERROR too many queues
+		> set d 0 0 1
+		> x
+		< STORED
+		> get a c d
+		< VALUE a 0 1
+		< y
+		< VALUE c 0 1
+		< x
+		< VALUE d 0 1
+		< x
+		< END
+	END
+	[ "$(cd "$SPOOL" && echo *)" = "a c d" ]
+	[ ! -e "$SPOOL/.fanout" ]
+	run ctl put e <<<x
+	[ "$status" -eq 111 ]
+	run ctl set e max_items=1
+	[ "$status" -eq 111 ]
+	[ "$(cd "$SPOOL" && echo *)" = "a c d" ]
+	ctl set / max_queues=4
+	[ "$(push e x)/$(push f x)" = "STORED/SERVER_ERROR too many queues" ]
+	ctl set / max_queues=0
+	[ "$(push f x)" = STORED ]
+	# Lowered below what there is: all of them go on.
+	ctl set / max_queues=1
+	[ "$(push c x)/$(push g x)" = "STORED/SERVER_ERROR too many queues" ]
+	run ctl set a max_queues=1
+	[ "$status" -eq 100 ]
+	ctl check
+}
+
+@test "max_queues: seen within a second; just as many with 50 makers at once, and 500 refusals are one listing" {
+	local listings
+	start_mqd
+	"$PYTHON" - "$PORT" "$SPOOL" <<-END
+		$CLIENT
+		def seen_for(since, answer):
+		    n = 0
+		    while True:
+		        sent, n = time.monotonic(), n + 1
+		        got = ask(b"set %d.%d 0 0 1" % (since * 1000, n), b"x")
+		        if got == answer:
+		            return
+		        assert sent - since < 1.0, f"{got} after {sent - since} s"
+		assert push(b"x") == "STORED"
+		seen_for(write("max_queues = 1\n", ".config"), "SERVER_ERROR too many queues")
+		seen_for(write("max_queues = 100000\n", ".config"), "STORED")
+	END
+	rm -r "$SPOOL"/* "$SPOOL/.config"
+	ctl set / max_queues=77
+	"$PYTHON" - "$PORT" <<-'END'
+		import socket, sys, threading
+		start, stored, wrong = threading.Barrier(50), [], []
+		def work(me):
+		    s = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 60)
+		    r = s.makefile("rb")
+		    start.wait()
+		    for i in range(100):
+		        # Half of the names are those of another, too.
+		        name = b"n%d.%d" % (me // 2 if i % 2 else me, i)
+		        s.sendall(b"set %s 0 0 1\r\nx\r\n" % name)
+		        line = r.readline()
+		        if line == b"STORED\r\n":
+		            stored.append(name)
+		        elif line != b"SERVER_ERROR too many queues\r\n":
+		            wrong.append(line)
+		threads = [threading.Thread(target=work, args=(i,)) for i in range(50)]
+		[t.start() for t in threads]
+		[t.join() for t in threads]
+		assert not wrong, wrong
+		assert len(set(stored)) == 77, len(set(stored))
+	END
+	[ "$(ls "$SPOOL" | wc -l)" = 77 ]
+	ctl check
+	local begin=$SECONDS
+	for i in {1..500}; do
+		printf 'set m%d 0 0 1\r\nx\r\n' "$i"
+	done >"$BATS_TEST_TMPDIR/in"
+	strace -o "$BATS_TEST_TMPDIR/trace" -e trace=getdents64 "$MQD_BINARY" -N -H "$SPOOL" <"$BATS_TEST_TMPDIR/in" >"$BATS_TEST_TMPDIR/out" 2>/dev/null
+	[ "$(grep -c '^SERVER_ERROR too many queues' "$BATS_TEST_TMPDIR/out")" = 500 ]
+	listings=$(grep -c ' = 0$' "$BATS_TEST_TMPDIR/trace")
+	[ "$listings" -ge 1 ]
+	[ "$listings" -le $((2 * (2 + SECONDS - begin))) ]
 }
 
 @test "messages removed by hand make room" {
