@@ -318,6 +318,28 @@ mount_or_skip() {
 	[ "$(ls "$d/lower/spool/q" | wc -l)" = 4 ] # where nothing has changed
 }
 
+@test "overlayfs of two file systems, where directories change their inodes: no queue gets another's messages" {
+	local d=$BATS_TEST_TMPDIR q
+	mkdir "$d/base"
+	mount -t tmpfs none "$d/base" 2>/dev/null || skip "mounting is not allowed here"
+	mkdir "$d"/base/{upper,work} "$d/lower"
+	mv "$SPOOL" "$d/lower/spool"
+	remount() {
+		! mountpoint -q "$d/mnt" || umount "$d/mnt"
+		mount_or_skip -t overlay -o "lowerdir=$d/lower,upperdir=$d/base/upper,workdir=$d/base/work" none
+	}
+	remount
+	printf 'set %s 0 0 2\r\n%s\r\n' a a1 b b1 a a2 a a3 | "$MQD" -o sync=full -H "$SPOOL" >/dev/null
+	# After a reboot, in which another queue is the first that is looked at.
+	remount
+	[ ! -s "$SPOOL/.journal" ] || printf '%036d' 0 | dd of="$SPOOL/.journal" bs=1 seek=16 conv=notrunc status=none
+	sed -i "s/^boot .*/boot $(printf '%036d' 0)/" "$SPOOL/b/.state" "$SPOOL/a/.state"
+	remount
+	stat "$SPOOL/b" "$SPOOL/a" >/dev/null
+	for q in b b a a a a; do "$MQCTL" -H "$SPOOL" get $q && echo || echo none; done >"$d/out"
+	[ "$(tr '\n' ' ' <"$d/out")" = "b1 none a1 a2 a3 none " ]
+}
+
 @test "FUSE, a real one: refused, where the system can tell" {
 	[ -w /dev/fuse ] || skip "there is no FUSE"
 	mkdir "$BATS_TEST_TMPDIR/fuse"
