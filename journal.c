@@ -470,14 +470,14 @@ static int
 open_file(struct spool *sp, int flags)
 {
 	struct journal *j = &sp->journal;
-	struct stat st, root;
+	struct stat st;
 
 	j->fd = openat(sp->rootfd, ".journal", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags,
 	               0600);
 	/* On overlayfs with layers on several file systems a directory has another inode number at
 	 * each mount, perhaps that of another queue. There files are on another device. */
-	if (j->fd != -1 && (fstat(j->fd, &st) == -1 || !S_ISREG(st.st_mode) ||
-	                    fstat(sp->rootfd, &root) == -1 || st.st_dev != root.st_dev)) {
+	if (j->fd != -1 &&
+	    (fstat(j->fd, &st) == -1 || !S_ISREG(st.st_mode) || st.st_dev != sp->dev)) {
 		forget(j);
 		errno = ENXIO;
 	}

@@ -30,22 +30,22 @@
 
 /* By the numbers that Linux gives to their types. */
 static const struct filesystem {
-	uint32_t type;
 	const char *name;
+	uint32_t type;
 	bool is_local;
 } filesystems[] = {
-    {0x0000ef53, "ext4", true},     {0x58465342, "xfs", true},       {0x9123683e, "btrfs", true},
-    {0x01021994, "tmpfs", true},    {0x794c7630, "overlayfs", true}, {0xf2f52010, "f2fs", true},
-    {0x2fc12fc1, "zfs", true},      {0xca451a4e, "bcachefs", true},  {0x858458f6, "ramfs", true},
-    {0x52654973, "reiserfs", true}, {0x3153464a, "jfs", true},       {0x00003434, "nilfs2", true},
-    {0x24051905, "ubifs", true},    {0x00006969, "NFS", false},      {0x65735546, "FUSE", false},
-    {0xff534d42, "CIFS", false},    {0xfe534d42, "SMB", false},      {0x0000517b, "SMB", false},
-    {0x01021997, "9p", false},      {0x00c36400, "Ceph", false},     {0x0bd00bd0, "Lustre", false},
-    {0x01161970, "GFS2", false},    {0x7461636f, "OCFS2", false},    {0x5346414f, "AFS", false},
-    {0x6b414653, "AFS", false},     {0x73757245, "Coda", false},     {0x47504653, "GPFS", false},
-    {0x786f4256, "vboxsf", false},  {0xbacbacbc, "vmhgfs", false},   {0x00004d44, "FAT", false},
-    {0x2011bab0, "exFAT", false},   {0x7366746e, "NTFS", false},     {0x5346544e, "NTFS", false},
-    {0x0000482b, "HFS+", false},
+    {"ext4", 0x0000ef53, true},     {"xfs", 0x58465342, true},       {"btrfs", 0x9123683e, true},
+    {"tmpfs", 0x01021994, true},    {"overlayfs", 0x794c7630, true}, {"f2fs", 0xf2f52010, true},
+    {"zfs", 0x2fc12fc1, true},      {"bcachefs", 0xca451a4e, true},  {"ramfs", 0x858458f6, true},
+    {"reiserfs", 0x52654973, true}, {"jfs", 0x3153464a, true},       {"nilfs2", 0x00003434, true},
+    {"ubifs", 0x24051905, true},    {"NFS", 0x00006969, false},      {"FUSE", 0x65735546, false},
+    {"CIFS", 0xff534d42, false},    {"SMB", 0xfe534d42, false},      {"SMB", 0x0000517b, false},
+    {"9p", 0x01021997, false},      {"Ceph", 0x00c36400, false},     {"Lustre", 0x0bd00bd0, false},
+    {"GFS2", 0x01161970, false},    {"OCFS2", 0x7461636f, false},    {"AFS", 0x5346414f, false},
+    {"AFS", 0x6b414653, false},     {"Coda", 0x73757245, false},     {"GPFS", 0x47504653, false},
+    {"vboxsf", 0x786f4256, false},  {"vmhgfs", 0xbacbacbc, false},   {"FAT", 0x00004d44, false},
+    {"exFAT", 0x2011bab0, false},   {"NTFS", 0x7366746e, false},     {"NTFS", 0x5346544e, false},
+    {"HFS+", 0x0000482b, false},
 };
 
 static char text[512];

@@ -71,6 +71,7 @@ check_place(struct spool *sp)
 	if (fstat(sp->rootfd, &st) == -1)
 		return -1;
 	sp->owner = st.st_uid;
+	sp->dev = st.st_dev;
 	sp->refused = refuse(sp, sp->dir, st.st_ino, place_fault(sp->rootfd, &st, sp->dir)) == -1;
 	return sp->refused ? -1 : 0;
 }

@@ -48,6 +48,7 @@ struct spool {
 	enum spool_sync sync;
 	int rootfd;
 	uid_t owner;   /* of the spool, and so of every queue */
+	dev_t dev;     /* of its directory */
 	bool refused;  /* it cannot be used because of what it is: see place.c */
 	ino_t refusal; /* the directory of which that was told last */
 	pid_t pid;     /* of the process that uses it: a spool is not to be taken across a fork */
