@@ -466,6 +466,16 @@ see_ends(struct spool *sp)
  * Finding and making the log
  */
 
+/* On overlayfs with layers on several file systems a directory has another inode number at each
+ * mount, perhaps that of another queue. There files are on another device than directories. */
+static bool
+keeps_inodes(const struct spool *sp)
+{
+	struct stat st;
+
+	return fstat(sp->journal.fd, &st) == 0 && st.st_dev == sp->dev;
+}
+
 static int
 open_file(struct spool *sp, int flags)
 {
@@ -474,7 +484,7 @@ open_file(struct spool *sp, int flags)
 
 	j->fd = openat(sp->rootfd, ".journal", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags,
 	               0600);
-	if (j->fd != -1 && (fstat(j->fd, &st) == -1 || !S_ISREG(st.st_mode))) {
+	if (j->fd != -1 && (fstat(j->fd, &st) == -1 || !S_ISREG(st.st_mode) || !keeps_inodes(sp))) {
 		forget(j);
 		errno = ENXIO;
 	}

@@ -7,6 +7,7 @@
  * that mqd cannot open.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -20,6 +21,7 @@
 
 #include "holder.h"
 #include "number.h"
+#include "place.h"
 #include "queue_name.h"
 #include "spool.h"
 
@@ -737,7 +739,34 @@ become_owner(const char *dir, bool for_good)
 		return;
 	if (setgroups(1, &st.st_gid) == -1 || setgid(st.st_gid) == -1 ||
 	    (for_good ? setuid(st.st_uid) : seteuid(st.st_uid)) == -1)
-		die_system("becoming the owner of the spool");
+		die(EXIT_SYSTEM, "%s: becoming user %lu, who owns it: %s", dir,
+		    (unsigned long)st.st_uid,
+		    errno == EINVAL ? "unknown in this user namespace" : strerror(errno));
+}
+
+static void
+print_refusal(const char *what, const char *path, const char *detail)
+{
+	if (strcmp(what, "refused") == 0)
+		print_mistake(what, path, detail);
+}
+
+/* What mqd would refuse an operator may look at, and mend. */
+static void
+warn_of_place(const char *dir)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const char *fault = NULL;
+	struct stat st;
+
+	if (fd != -1 && fstat(fd, &st) == 0)
+		fault = st.st_uid != geteuid() ? "belongs to another user: be that user, or root"
+		                               : place_fault(fd, &st, dir);
+	if (fault != NULL)
+		fprintf(stderr, "mqctl: %s: %s\n", dir, fault);
+	if (fd != -1)
+		close(fd);
+	place_ignore(PLACE_ALL);
 }
 
 static int
@@ -747,8 +776,10 @@ run(const struct command *cmd, const char *dir, int argc, char *argv[])
 	int code;
 
 	become_owner(dir, cmd->run != cmd_open); /* see find_holders */
+	warn_of_place(dir);
 	spool_path = dir;
 	sp = spool_at(dir, SPOOL_SYNC_FULL);
+	spool_on_mistake(sp, print_refusal);
 	if (spool_dirfd(sp) == -1)
 		die_system(dir);
 	code = cmd->run(sp, argc, argv);

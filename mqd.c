@@ -25,6 +25,7 @@
  *     config.c      .config: settings
  *     report.c      what is told of the spool: stats
  *     admin.c       the spool's other half: delete, list, statistics, check
+ *     place.c       where a spool may lie, and whose it must be
  *     mqctl.c       the operator's command, with holder.c
  *
  * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,
@@ -32,6 +33,7 @@
  * on them), os.c, log.c, number.c, crc32c.c.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
 #include <pwd.h>
@@ -45,10 +47,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "connection.h"
 #include "listen.h"
 #include "log.h"
 #include "number.h"
 #include "os.h"
+#include "place.h"
 #include "pool.h"
 #include "serve.h"
 #include "spool.h"
@@ -75,6 +79,8 @@ static const char usage_text[] =
     "  -N          never wait for the disk, as -o sync=none\n"
     "  -o sync=full|push|none\n"
     "              what survives a power loss: all, pushes, nothing (full)\n"
+    "  -o filesystem=local|any\n"
+    "              which kinds the spool may lie on: those of this machine alone (local)\n"
     "  -o idle_timeout=seconds\n"
     "              leave a client that has been silent that long (0: never)\n"
     "  -o keepalive=seconds\n"
@@ -135,12 +141,10 @@ parse_number(const char *option, const char *s, uint64_t min, uint64_t max)
 static void
 parse_suboptions(struct options *o, char *s)
 {
-	enum { SYNC, IDLE_TIMEOUT, KEEPALIVE, POOL_IDLE };
-	char *const names[] = {[SYNC] = "sync",
-	                       [IDLE_TIMEOUT] = "idle_timeout",
-	                       [KEEPALIVE] = "keepalive",
-	                       [POOL_IDLE] = "pool_idle",
-	                       NULL};
+	enum { SYNC, FILESYSTEM, IDLE_TIMEOUT, KEEPALIVE, POOL_IDLE };
+	char *const names[] = {
+	    [SYNC] = "sync",           [FILESYSTEM] = "filesystem", [IDLE_TIMEOUT] = "idle_timeout",
+	    [KEEPALIVE] = "keepalive", [POOL_IDLE] = "pool_idle",   NULL};
 	static const char *const syncs[] = {
 	    [SPOOL_SYNC_FULL] = "full", [SPOOL_SYNC_PUSH] = "push", [SPOOL_SYNC_NONE] = "none"};
 	char *value;
@@ -162,6 +166,13 @@ parse_suboptions(struct options *o, char *s)
 		}
 		if (name == POOL_IDLE) {
 			o->pool.idle_timeout = (int)parse_number("-o pool_idle", value, 0, 1000000);
+			continue;
+		}
+		if (name == FILESYSTEM) {
+			bool any = strcmp(value, "any") == 0;
+			if (!any && strcmp(value, "local") != 0)
+				die_usage("-o filesystem=%s: must be local or any", value);
+			place_ignore(any ? PLACE_FILESYSTEM : PLACE_NOTHING);
 			continue;
 		}
 		unsigned i = 0;
@@ -379,6 +390,24 @@ on_stop(int sig)
 	serve_terminate();
 }
 
+static void
+log_refusal(const char *what, const char *path, const char *detail)
+{
+	(void)what;
+	log_error("%s: %s", path, detail);
+}
+
+/* The spool is refused. Clients need not know why. */
+_Noreturn static void
+turn_away(struct spool *sp, int in, int out)
+{
+	conn_begin(sp, 0, 0, in, out, NULL);
+	conn_put_line("SERVER_ERROR spool refused");
+	conn_flush();
+	conn_end();
+	exit(EXIT_SYSTEM);
+}
+
 /* Serve the one connection there is, between a reader and a writer. */
 static void
 serve_one(const struct options *o, int in, int out)
@@ -386,12 +415,51 @@ serve_one(const struct options *o, int in, int out)
 	struct sigaction sa = {.sa_handler = on_stop};
 	struct spool *sp = spool_at(o->spool, o->sync);
 
+	spool_on_mistake(sp, log_refusal);
+	if (spool_dirfd(sp) == -1 && spool_is_refused(sp))
+		turn_away(sp, in, out);
+
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGALRM, &sa, NULL);
 	serve(sp, &o->serve, in, out);
 	spool_close(sp);
+}
+
+static void
+warn_of_boot_id(void)
+{
+	char id[OS_BOOT_ID_LEN];
+
+	os_boot_id(id);
+	if (id[0] == '-')
+		log_error("no boot id (is /proc mounted?): a reboot will not be noticed");
+}
+
+/* Have a pool serve, on a spool that is not refused. If there is none it may come yet. */
+static void
+serve_many(const struct options *o, const struct listeners *l)
+{
+	int fd = open(o->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const char *fault = NULL;
+	struct stat st;
+
+	if (fd != -1 && fstat(fd, &st) == 0)
+		fault = place_fault(fd, &st, o->spool);
+	if (fd != -1)
+		close(fd);
+	if (fault != NULL) {
+		log_refusal("refused", o->spool, fault);
+	} else {
+		warn_of_boot_id();
+		if (pool_serve(l, o->spool, o->sync, &o->serve, &o->pool) == -1)
+			die_system("starting to accept");
+	}
+	if (o->socket_path != NULL)
+		unlink(o->socket_path);
+	if (fault != NULL)
+		exit(EXIT_SYSTEM);
 }
 
 int
@@ -421,9 +489,7 @@ main(int argc, char *argv[])
 		serve_one(&o, fd, fd);
 	else if (l.n == 0)
 		serve_one(&o, STDIN_FILENO, STDOUT_FILENO);
-	else if (pool_serve(&l, o.spool, o.sync, &o.serve, &o.pool) == -1)
-		die_system("starting to accept");
-	if (o.socket_path != NULL)
-		unlink(o.socket_path);
+	else
+		serve_many(&o, &l);
 	return 0;
 }

@@ -23,9 +23,11 @@
 #if defined(__linux__) && !defined(MQ_PORTABLE)
 #include <sys/epoll.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1
 #endif
@@ -41,6 +43,10 @@ struct sched_attributes {
 };
 /* TCP_RTO_MAX_MS of linux/tcp.h, since Linux 6.15, and the least that it may be. */
 enum { RTO_MAX_OPTION = 44, RTO_MAX_LOWEST = 1000 };
+
+/* Of linux/fs.h, the same: what the request says is a long was always filled as an int. */
+#define GET_FLAGS _IOR('f', 1, long)
+#define FLAG_CASEFOLD 0x40000000
 
 /* Of linux/stat.h, the same. */
 enum { STAT_TYPE = 1, STAT_MODE = 2, STAT_NLINK = 4, STAT_INO = 0x100, STAT_SIZE = 0x200 };
@@ -267,6 +273,33 @@ os_syncfs(int fd)
 	(void)fd;
 	errno = ENOSYS;
 	return -1;
+#endif
+}
+
+uint32_t
+os_filesystem(int fd)
+{
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	struct statfs st;
+
+	return fstatfs(fd, &st) == 0 ? (uint32_t)st.f_type : OS_FILESYSTEM_UNKNOWN;
+#else
+	(void)fd;
+	return OS_FILESYSTEM_UNKNOWN;
+#endif
+}
+
+bool
+os_folds_case(int dirfd)
+{
+#if defined(__linux__) && !defined(MQ_PORTABLE)
+	int flags[sizeof(long) / sizeof(int)] = {0};
+
+	/* Not ioctl, of which libcs disagree on the type of the request. */
+	return syscall(SYS_ioctl, dirfd, GET_FLAGS, flags) == 0 && (flags[0] & FLAG_CASEFOLD) != 0;
+#else
+	(void)dirfd;
+	return false;
 #endif
 }
 

@@ -69,6 +69,13 @@ void os_sched_batch(void);
  * cannot do that, or cannot say when it is done. */
 int os_syncfs(int fd);
 
+/* The type of the file system that an open file lies on, by the numbers of Linux. Whether names in
+ * an open directory are the same that differ in upper and lower case alone; false also where the
+ * system does not tell. */
+#define OS_FILESYSTEM_UNKNOWN 0
+uint32_t os_filesystem(int fd);
+bool os_folds_case(int dirfd);
+
 /* Fill `buf` with random bytes that nobody can guess. 0 or -1. */
 int os_random(void *buf, size_t len);
 

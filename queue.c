@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 #include <unistd.h>
 
 #include "os.h"
+#include "place.h"
 
 #define LOCK_TRIES 5  /* before sleeping: none gave a sixth less at 10 and at 50 connections */
 #define CONFIG_MS 900 /* between two looks at the settings of a queue that is in use */
@@ -37,6 +39,8 @@ spool_at(const char *dir, enum spool_sync sync)
 	sp->dir = dir;
 	sp->sync = sync;
 	sp->rootfd = -1;
+	sp->refused = false;
+	sp->refusal = 0;
 	sp->journal.fd = sp->journal.sync_fd = -1;
 	sp->configured = false;
 	config_merge(&sp->config, &sp->config_file, NULL);
@@ -45,13 +49,60 @@ spool_at(const char *dir, enum spool_sync sync)
 	return sp;
 }
 
+/* A directory is not to be used; `fault` says why, or is NULL. */
+static int
+refuse(struct spool *sp, const char *path, ino_t ino, const char *fault)
+{
+	if (fault == NULL)
+		return 0;
+	if (sp->on_mistake != NULL && sp->refusal != ino) {
+		sp->on_mistake("refused", path, fault);
+		sp->refusal = ino;
+	}
+	errno = EPERM;
+	return -1;
+}
+
+static int
+check_place(struct spool *sp)
+{
+	struct stat st;
+
+	if (fstat(sp->rootfd, &st) == -1)
+		return -1;
+	sp->owner = st.st_uid;
+	sp->dev = st.st_dev;
+	sp->refused = refuse(sp, sp->dir, st.st_ino, place_fault(sp->rootfd, &st, sp->dir)) == -1;
+	return sp->refused ? -1 : 0;
+}
+
+static int
+check_queue_place(const struct queue *q, const struct stat *st)
+{
+	const struct spool *sp = q->spool;
+	char name[QUEUE_NAME_MAX + 1], path[PATH_MAX];
+
+	if (st->st_uid == sp->owner && (st->st_mode & (S_IWGRP | S_IWOTH)) == 0)
+		return 0;
+	snprintf(name, sizeof name, "%.*s", (int)strcspn(q->state_path, "/"), q->state_path);
+	snprintf(path, sizeof path, "%s/%s", sp->dir, name);
+	return refuse(q->spool, name, st->st_ino, place_owner_fault(st, sp->owner, path));
+}
+
+bool
+spool_is_refused(const struct spool *sp)
+{
+	return sp->refused;
+}
+
 int
 spool_dirfd(struct spool *sp)
 {
 	if (sp->rootfd != -1)
 		return sp->rootfd;
+	sp->refused = false;
 	sp->rootfd = open(sp->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (sp->rootfd != -1 && journal_open(sp) == -1) {
+	if (sp->rootfd != -1 && (check_place(sp) == -1 || journal_open(sp) == -1)) {
 		int e = errno;
 		close_fd(&sp->rootfd);
 		errno = e;
@@ -150,16 +201,16 @@ open_state(struct queue *q)
 	struct stat st;
 	int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 
+	if (fstat(q->dirfd, &st) == -1 || check_queue_place(q, &st) == -1)
+		return -1;
+	q->dir_ino = st.st_ino;
 	q->statefd = os_openat_noatime(q->dirfd, ".state", flags, 0);
 	if (q->statefd == -1 && errno == ENOENT) {
 		/* So that the queue can be deleted when the disk is full. */
 		mkdirat(q->spool->rootfd, ".trash", 0700);
 		q->statefd = os_openat_noatime(q->dirfd, ".state", flags | O_CREAT, 0600);
 	}
-	if (q->statefd == -1 || fstat(q->dirfd, &st) == -1)
-		return -1;
-	q->dir_ino = st.st_ino;
-	if (os_stat(q->statefd, "", &st) == -1)
+	if (q->statefd == -1 || os_stat(q->statefd, "", &st) == -1)
 		return -1;
 	q->dev = st.st_dev;
 	q->ino = st.st_ino;

@@ -52,8 +52,13 @@ void spool_on_mistake(struct spool *sp, spool_report *report);
 /* Could a push of that length ever be accepted, by the settings of the queue or of a child of it? */
 bool spool_accepts(struct spool *sp, const char *queue, uint64_t length);
 
-/* The spool's directory, for those who keep files of their own in it; -1 with errno. */
+/*
+ * The spool's directory, for those who keep files of their own in it; -1 with errno. EPERM comes where
+ * the directory, or that of a queue, must not be used because of what it is (place.c), which is told
+ * once to whoever asked by spool_on_mistake. spool_is_refused: is that why it failed?
+ */
 int spool_dirfd(struct spool *sp);
+bool spool_is_refused(const struct spool *sp);
 
 #define SPOOL_SMALL (4096 - MESSAGE_HEADER_LEN) /* bytes of a body whose file is one block */
 

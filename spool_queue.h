@@ -48,7 +48,11 @@ struct spool {
 	const char *dir;
 	enum spool_sync sync;
 	int rootfd;
-	pid_t pid; /* of the process that uses it: a spool is not to be taken across a fork */
+	uid_t owner;   /* of the spool, and so of every queue */
+	dev_t dev;     /* of its directory */
+	bool refused;  /* it cannot be used because of what it is: see place.c */
+	ino_t refusal; /* the directory of which that was told last */
+	pid_t pid;     /* of the process that uses it: a spool is not to be taken across a fork */
 	char boot[OS_BOOT_ID_LEN];
 	unsigned long uses, tmp_count;
 	size_t nqueues; /* handles that were ever used; pages of the others are not even touched */
