@@ -870,7 +870,6 @@ queue_lock(struct spool *sp, const char *name, bool create, struct queue **qp)
 	return r;
 }
 
-/* Lock the queue that a handle stands for, wherever its directory is now. 0 or -1. */
 int
 queue_relock(struct queue *q)
 {
@@ -897,6 +896,19 @@ queue_relock(struct queue *q)
 		return 0;
 	queue_unlock(q);
 	return -1;
+}
+
+int
+queue_distrust(struct queue *q)
+{
+	if (queue_relock(q) == -1)
+		return -1;
+	memset(q->state.boot, '-', STATE_BOOT_LEN);
+	q->raw_len = 0; /* all is written, and then read: the boot else never changes */
+	int r = queue_store(q);
+	q->raw_len = 0;
+	queue_unlock(q);
+	return r;
 }
 
 bool
