@@ -12,7 +12,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -31,7 +30,8 @@ enrol(int fanoutfd, const char *parent, const char *name)
 
 	if (dirfd == -1)
 		return -1;
-	int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int flags = O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+	int fd = openat(dirfd, name, flags, 0600);
 	int r = fd == -1 ? -1 : 0, e = errno;
 	close_fd(&fd);
 	close(dirfd);
@@ -83,7 +83,6 @@ add_child(size_t *n, const char *name)
 static int
 find_children(struct spool *sp, const char *queue, size_t *n)
 {
-	char path[QUEUE_NAME_MAX + 16];
 	struct dirent *e;
 	struct stat st;
 	int r = 0;
@@ -91,8 +90,11 @@ find_children(struct spool *sp, const char *queue, size_t *n)
 	*n = 0;
 	if (spool_dirfd(sp) == -1)
 		return -1;
-	snprintf(path, sizeof path, ".fanout/%s", queue);
-	int fd = openat(sp->rootfd, path, dir_flags);
+	/* One after the other: of a path a link in the middle would be followed. */
+	int parent = openat(sp->rootfd, ".fanout", dir_flags);
+	int fd = parent == -1 ? -1 : openat(parent, queue, dir_flags), error = errno;
+	close_fd(&parent);
+	errno = error;
 	if (fd == -1)
 		return errno == ENOENT ? 0 : -1;
 	DIR *dir = fdopendir(fd);

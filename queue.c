@@ -161,6 +161,10 @@ open_state(struct queue *q)
 	q->dir_ino = st.st_ino;
 	if (os_stat(q->statefd, "", &st) == -1)
 		return -1;
+	if (!S_ISREG(st.st_mode)) {
+		errno = ENXIO; /* as for a socket */
+		return -1;
+	}
 	q->dev = st.st_dev;
 	q->ino = st.st_ino;
 	q->raw_len = 0;
@@ -584,7 +588,7 @@ sync_file(void *arg, int dirfd, uint64_t number, const char *name)
 		return errno == ENOENT || is_foreign(errno) ? 0 : -1;
 	r = fsync(fd);
 	close(fd);
-	return r;
+	return r == -1 && errno == EINVAL ? 0 : r; /* a fifo, say */
 }
 
 int
@@ -804,6 +808,7 @@ queue_load(struct queue *q)
 {
 	char buf[STATE_LEN + 1];
 	struct state *s = &q->state;
+	struct stat st;
 	ssize_t n = pread(q->statefd, buf, sizeof buf, 0);
 
 	if (n == -1)
@@ -814,9 +819,14 @@ queue_load(struct queue *q)
 	if (known && n == STATE_LEN && memcmp(buf, q->raw, STATE_LEN) == 0)
 		return 0;
 	q->raw_len = 0;
+	bool readable = state_read(buf, (size_t)n, s, known ? q->raw : NULL) == 0;
+	if (!readable && (fstat(q->statefd, &st) == -1 || st.st_nlink > 1)) {
+		errno = EMLINK; /* it was never one, but somebody's file with a second name here */
+		return -1;
+	}
 	if (n > STATE_LEN && ftruncate(q->statefd, STATE_LEN) == -1)
 		return -1; /* or it would be made anew each time */
-	if (state_read(buf, (size_t)n, s, known ? q->raw : NULL) == -1)
+	if (!readable)
 		return rebuild(q, NULL);
 	if (is_of_other_boot(q)) {
 		struct state old = *s;
