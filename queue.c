@@ -15,15 +15,17 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "os.h"
 
-#define LOCK_TRIES 5  /* before sleeping: none gave a sixth less at 10 and at 50 connections */
-#define CONFIG_MS 900 /* between two looks at the settings of a queue that is in use */
-#define FRESH_MS 50   /* those of the spool need not be looked at again with them */
-#define SWEEP_MS 500  /* between two looks for orphans in a queue that is in use */
+#define LOCK_TRIES 5   /* before sleeping: none gave a sixth less at 10 and at 50 connections */
+#define CONFIG_MS 900  /* between two looks at the settings of a queue that is in use */
+#define OTHER_FILES 24 /* that a process has open beside its handles on queues */
+#define FRESH_MS 50    /* those of the spool need not be looked at again with them */
+#define SWEEP_MS 500   /* between two looks for orphans in a queue that is in use */
 
 /* Not from malloc: its first two calls would cost a process for one connection a tenth of its
  * time. */
@@ -171,6 +173,21 @@ open_state(struct queue *q)
 	return 0;
 }
 
+/* How many handles may be open, each with five descriptors, without leaving none for the rest. */
+static size_t
+slots(void)
+{
+	static size_t n;
+	struct rlimit l;
+
+	if (n == 0) {
+		n = SPOOL_QUEUES;
+		if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < OTHER_FILES + 5 * n)
+			n = l.rlim_cur < OTHER_FILES + 10 ? 2 : (l.rlim_cur - OTHER_FILES) / 5;
+	}
+	return n;
+}
+
 /* A free slot: a new one while there is room, else the one longest unused. Claims that a connection
  * holds at a time are fewer than slots, so there always is one. */
 static struct queue *
@@ -185,7 +202,7 @@ free_slot(struct spool *sp)
 		if (q->refs == 0 && (best == NULL || q->last_use < best->last_use))
 			best = q;
 	}
-	if (sp->nqueues < SPOOL_QUEUES)
+	if (sp->nqueues < slots())
 		return &sp->queues[sp->nqueues++];
 	if (best != NULL) {
 		if (best->unsettled)
