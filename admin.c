@@ -816,6 +816,9 @@ check_owned(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 	if (file == -1)
 		found(ck, "foreign", strerror(errno), "%s/%s/%s", ck->queue_name, subdir,
 		      e->d_name);
+	else if (fstat(file, &st) == -1 || !S_ISREG(st.st_mode))
+		found(ck, "foreign", "not a regular file", "%s/%s/%s", ck->queue_name, subdir,
+		      e->d_name);
 	else if (claim && message_name_parse(e->d_name, &number) == 0 &&
 	         claim_file(file, number, &other) == CLAIM_FILE_SPENT)
 		; /* kept for a push */
@@ -834,20 +837,67 @@ check_bad(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 	      ck->queue_name, subdir, e->d_name);
 }
 
+/* What is ours has one name and is of one kind. Somebody else's is never written to, nor followed. */
+struct known {
+	const char *name;
+	mode_t kind;
+	bool may_be_linked; /* what is only read */
+};
+
+/* Is the entry one of those? Then tell what is wrong with it. */
+static bool
+check_known(struct checker *ck, int fd, const char *name, const struct known *known)
+{
+	struct stat st;
+
+	while (known->name != NULL && strcmp(known->name, name) != 0)
+		known++;
+	if (known->name == NULL)
+		return false;
+	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == -1)
+		return true;
+	if ((st.st_mode & S_IFMT) != known->kind)
+		found(ck, "foreign",
+		      known->kind == S_IFDIR ? "not a directory" : "not a regular file", "%s/%s",
+		      ck->queue_name, name);
+	else if (S_ISREG(st.st_mode) && st.st_nlink > 1 && !known->may_be_linked)
+		found(ck, "foreign", "it has a second name", "%s/%s", ck->queue_name, name);
+	return true;
+}
+
 static void
 check_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const char *const known[] = {".state",  ".claim", ".tmp",           ".bad", ".wait",
-	                                    ".config", ".delay", CONFIG_TEMPORARY, NULL};
+	static const struct known known[] = {{".state", S_IFREG, false},
+	                                     {".config", S_IFREG, true},
+	                                     {CONFIG_TEMPORARY, S_IFREG, true},
+	                                     {".claim", S_IFDIR, false},
+	                                     {".tmp", S_IFDIR, false},
+	                                     {".bad", S_IFDIR, false},
+	                                     {".delay", S_IFDIR, false},
+	                                     {".wait", S_IFDIR, false},
+	                                     {NULL, 0, false}};
 	uint64_t number;
 
-	(void)fd, (void)subdir;
-	for (int i = 0; known[i] != NULL; i++)
-		if (strcmp(e->d_name, known[i]) == 0)
-			return;
-	if (message_name_parse(e->d_name, &number) == -1)
+	(void)subdir;
+	if (!check_known(ck, fd, e->d_name, known) && message_name_parse(e->d_name, &number) == -1)
 		found(ck, "foreign", "not named like a message; left alone", "%s/%s",
 		      ck->queue_name, e->d_name);
+}
+
+/* What is in a directory that has but entries of one kind: seconds, and fifos. */
+static void
+check_kind(struct checker *ck, int fd, const char *subdir, struct dirent *e)
+{
+	bool delay = strcmp(subdir, ".delay") == 0;
+	struct stat st;
+	uint64_t number;
+
+	if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    (message_name_parse(e->d_name, &number) == -1 ||
+	     !(delay ? S_ISDIR(st.st_mode) : S_ISFIFO(st.st_mode))))
+		found(ck, "foreign", delay ? "not a second's directory" : "not a fifo of mqd's",
+		      "%s/%s/%s", ck->queue_name, subdir, e->d_name);
 }
 
 /* Messages that no range covers would never be found. */
@@ -920,6 +970,8 @@ check_state(struct checker *ck)
 	struct state *s = &q->state;
 	each_entry(ck, q->dirfd, ".claim", check_owned);
 	each_entry(ck, q->dirfd, ".tmp", check_owned);
+	each_entry(ck, q->dirfd, ".delay", check_kind);
+	each_entry(ck, q->dirfd, ".wait", check_kind);
 	check_listed(ck, dir_each_number(q->dirfd, check_range, ck), ".");
 	check_listed(ck, r = dir_each_number(q->dirfd, list_number, &l), ".");
 	if (r == 0)
@@ -976,8 +1028,12 @@ check_queue(struct checker *ck)
 	struct queue *q;
 	int r = use_queue(ck->spool, ck->queue_name, &q);
 
-	if (r == -1)
+	if (r == -1) {
+		bool is_queue = errno != ENOTDIR;
 		found(ck, "unreadable", strerror(errno), "%s", ck->queue_name);
+		if (is_queue) /* what of it is the reason? */
+			each_entry(ck, ck->spool->rootfd, ck->queue_name, check_entry);
+	}
 	if (r != 1)
 		return;
 	ck->queue = q;
@@ -992,16 +1048,21 @@ check_queue(struct checker *ck)
 static void
 check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const char *const known[] = {".stats",  ".config",        ".journal",
-	                                    ".sync",   ".trash",         "lost+found",
-	                                    ".fanout", CONFIG_TEMPORARY, NULL};
+	static const struct known known[] = {{".stats", S_IFREG, false},
+	                                     {".journal", S_IFREG, false},
+	                                     {".sync", S_IFREG, false},
+	                                     {".config", S_IFREG, true},
+	                                     {".trash", S_IFDIR, false},
+	                                     {".fanout", S_IFDIR, false},
+	                                     {"lost+found", S_IFDIR, false},
+	                                     {CONFIG_TEMPORARY, S_IFREG, true},
+	                                     {NULL, 0, false}};
 	char name[QUEUE_NAME_MAX + 1];
 	struct stat st;
 
 	(void)subdir;
-	for (int i = 0; known[i] != NULL; i++)
-		if (strcmp(e->d_name, known[i]) == 0)
-			return;
+	if (check_known(ck, fd, e->d_name, known))
+		return;
 	if (queue_name_decode(e->d_name, name) == -1)
 		found(ck, "foreign", "no queue has this name; left alone", "%s", e->d_name);
 	else if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode))

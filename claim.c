@@ -587,6 +587,12 @@ spool_settle(struct spool *sp)
 	sp->journal.unsynced = 0;
 	for (size_t i = 0; i < sp->nqueues; i++)
 		sp->queues[i].unsettled = false;
+	/* Not to be left to a push: until then what the failed log says was not taken. */
+	if (sp->journal.has_failed) {
+		int e = errno;
+		journal_make(sp);
+		errno = e;
+	}
 	return r;
 }
 

@@ -13,7 +13,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -29,13 +28,14 @@ static char **children; /* what find_children found last; NULL ends them */
 static int
 enrol(int fanoutfd, const char *parent, const char *name)
 {
+	int flags = O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 	int dirfd, fd;
 
 	do {
 		dirfd = dir_open_or_make(fanoutfd, parent);
 		if (dirfd == -1)
 			return -1;
-		fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+		fd = openat(dirfd, name, flags, 0600);
 		int e = errno;
 		close(dirfd);
 		errno = e;
@@ -93,18 +93,22 @@ queue_enrol(struct spool *sp, const char *name)
 void
 queue_strike(struct spool *sp, const char *name)
 {
-	char parent[QUEUE_NAME_MAX + 1], path[2 * QUEUE_NAME_MAX + 16];
+	char parent[QUEUE_NAME_MAX + 1];
 	const char *at = name;
 	struct stat st;
+	int fanoutfd = may_be_child(name) ? openat(sp->rootfd, ".fanout", dir_flags) : -1;
 
-	if (!may_be_child(name))
+	if (fanoutfd == -1)
 		return;
 	while (next_parent(name, &at, parent)) {
-		snprintf(path, sizeof path, ".fanout/%s/%s", parent, name);
-		unlinkat(sp->rootfd, path, 0);
-		snprintf(path, sizeof path, ".fanout/%s", parent);
-		unlinkat(sp->rootfd, path, AT_REMOVEDIR); /* unless others are in it */
+		int fd = openat(fanoutfd, parent, dir_flags);
+		if (fd == -1)
+			continue;
+		unlinkat(fd, name, 0);
+		close(fd);
+		unlinkat(fanoutfd, parent, AT_REMOVEDIR); /* unless others are in it */
 	}
+	close(fanoutfd);
 	/* Who makes it now may have left its name before we removed that. */
 	if (fstatat(sp->rootfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		queue_enrol(sp, name);
@@ -129,7 +133,6 @@ add_child(size_t *n, const char *name)
 static int
 find_children(struct spool *sp, const char *queue, size_t *n)
 {
-	char path[QUEUE_NAME_MAX + 16];
 	struct dirent *e;
 	struct stat st;
 	int r = 0;
@@ -137,14 +140,16 @@ find_children(struct spool *sp, const char *queue, size_t *n)
 	*n = 0;
 	if (spool_dirfd(sp) == -1)
 		return -1;
-	snprintf(path, sizeof path, ".fanout/%s", queue);
-	int fd = openat(sp->rootfd, path, dir_flags);
-	if (fd == -1)
-		return errno == ENOENT ? 0 : -1;
-	DIR *dir = fdopendir(fd);
+	/* One after the other: of a path a link in the middle would be followed. */
+	int fanoutfd = openat(sp->rootfd, ".fanout", dir_flags);
+	int fd = fanoutfd == -1 ? -1 : openat(fanoutfd, queue, dir_flags);
+	DIR *dir = fd == -1 ? NULL : fdopendir(fd);
+	int saved = errno;
 	if (dir == NULL) {
-		close(fd);
-		return -1;
+		close_fd(&fd);
+		close_fd(&fanoutfd);
+		errno = saved;
+		return errno == ENOENT ? 0 : -1;
 	}
 	spool_list_free(children);
 	children = NULL;
@@ -167,8 +172,9 @@ find_children(struct spool *sp, const char *queue, size_t *n)
 	if (errno != 0)
 		r = -1;
 	if (r == 0 && *n == 0)
-		unlinkat(sp->rootfd, path, AT_REMOVEDIR);
-	int saved = errno;
+		unlinkat(fanoutfd, queue, AT_REMOVEDIR);
+	saved = errno;
+	close(fanoutfd);
 	closedir(dir);
 	errno = saved;
 	return r;

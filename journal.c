@@ -31,6 +31,17 @@
  * killed in an append left `end` where it was, and the next overwrites what it wrote; one that was
  * killed in a flush or checkpoint has changed nothing yet.
  *
+ * Nothing is believed of a disk that has failed once. After an error the kernel takes the pages for
+ * clean, and tells nobody a second time; so the next flush succeeds, whatever became of them. A log
+ * one of whose flushes failed, or whose checkpoint did, is used no more: everybody flushes by itself
+ * what it cannot log, and a new log begins once all messages of the old one have been made dirty
+ * again, restored from it where they are torn by now, and flushed.
+ *
+ * A file system may also go and come back without a reboot: a device that was pulled, a forced
+ * unmount. Then what the kernel had not written is lost as in a power cut. The log's inode is marked
+ * in memory alone, and open files keep it there: so one without a mark is perhaps of another mount,
+ * and is replayed as after a reboot.
+ *
  * Both files may be removed or spoiled at any time. The flush looks whether the file it flushed is
  * still the spool's log, else everybody falls back to flushing each message by itself, and a new
  * log is made. What was acknowledged before lies in the spool as ever, but what of it the kernel
@@ -83,7 +94,8 @@ struct shared_ends {
 	_Atomic uint64_t tail, end;
 	_Atomic uint64_t synced;  /* the log is flushed up to here */
 	_Atomic uint32_t flushes; /* counts them, for those who wait */
-	_Atomic uint32_t failed;  /* a flush failed: nobody knows what of the log is on the disk */
+	_Atomic uint32_t failed;  /* a flush failed: nobody knows what of it is on the disk */
+	_Atomic uint64_t mount; /* where the log was last written to, as os_mount_id; 0: unknown */
 };
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "positions are shared between processes");
@@ -334,6 +346,7 @@ keep_last(struct entry *e, size_t n)
 }
 
 struct log {
+	dev_t dev; /* as os_stat says, of all queues in it */
 	char *ring;
 	struct entry *entries; /* in the order of by_message */
 	size_t n;
@@ -355,7 +368,7 @@ read_log(struct journal *j, uint64_t id, uint64_t tail, uint64_t limit, struct l
 	struct record r;
 	size_t room = 0;
 
-	*l = (struct log){.ring = load_ring(j), .end = tail};
+	*l = (struct log){.dev = j->dev, .ring = load_ring(j), .end = tail};
 	if (l->ring == NULL)
 		return -1;
 	while (l->end < limit && get_record(l->ring, id, l->end, &r)) {
@@ -437,6 +450,7 @@ make_ends(struct spool *sp)
 	free_log(&l);
 	j->ends->tail = j->ends->synced = h.tail;
 	j->ends->end = l.end;
+	j->ends->mount = os_mount_id(sp->rootfd);
 	j->ends->id = h.id;
 	return 0;
 }
@@ -459,7 +473,8 @@ see_ends(struct spool *sp)
 	if ((j->ends == NULL || j->ends->id != j->id || !is_linked(j->sync_fd)) &&
 	    !open_ends(sp, 0) && make_ends(sp) == -1)
 		return -1;
-	return j->ends->failed ? -1 : 0;
+	j->has_failed = j->ends->failed;
+	return j->has_failed ? -1 : 0;
 }
 
 /*
@@ -484,10 +499,13 @@ open_file(struct spool *sp, int flags)
 
 	j->fd = openat(sp->rootfd, ".journal", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags,
 	               0600);
-	if (j->fd != -1 && (fstat(j->fd, &st) == -1 || !S_ISREG(st.st_mode) || !keeps_inodes(sp))) {
+	if (j->fd != -1 &&
+	    (os_stat(j->fd, "", &st) == -1 || !S_ISREG(st.st_mode) || !keeps_inodes(sp))) {
 		forget(j);
 		errno = ENXIO;
 	}
+	if (j->fd != -1)
+		j->dev = st.st_dev;
 	return j->fd;
 }
 
@@ -497,14 +515,14 @@ is_usable(struct spool *sp)
 	return sp->boot[0] != '-'; /* else a reboot would go unnoticed */
 }
 
-/* Use the open file, if it is a log of this boot. */
+/* Use the open file, if it is a log of this boot and mount. */
 static bool
 adopt(struct spool *sp)
 {
 	struct header h;
 
 	if (read_header(sp, sp->journal.fd, &h) == -1 ||
-	    memcmp(h.boot, sp->boot, sizeof h.boot) != 0)
+	    memcmp(h.boot, sp->boot, sizeof h.boot) != 0 || !os_is_marked(sp->journal.fd))
 		return false;
 	sp->journal.id = h.id;
 	return true;
@@ -549,36 +567,9 @@ begin_anew(struct spool *sp)
 	if (write_zeros(j->fd, FILE_SIZE) == -1 || fsync(j->fd) == -1 || fsync(sp->rootfd) == -1 ||
 	    write_header(sp, id, 0) == -1)
 		return -1;
+	os_mark(j->fd);
 	j->id = id;
 	return 0;
-}
-
-void
-journal_make(struct spool *sp)
-{
-	struct journal *j = &sp->journal;
-	struct stat st;
-
-	if (j->fd != -1 || !is_usable(sp) || os_monotonic_ms() < j->make_ms)
-		return;
-	j->make_ms = os_monotonic_ms() + RETRY_MS;
-	if (open_file(sp, O_CREAT) == -1)
-		return;
-	if (try_lock(j, LOCK_CHECKPOINT)) {
-		/* An empty one is new. Messages may depend on any other: see to them first. */
-		if (adopt(sp) && !(open_ends(sp, 0) && j->ends->failed))
-			;
-		else if (fstat(j->fd, &st) == -1 || (st.st_size > 0 && os_syncfs(sp->rootfd) == -1))
-			forget(j);
-		else if (begin_anew(sp) == -1) {
-			(void)!ftruncate(j->fd, 0); /* the disk is full: give it back */
-			forget(j);
-		}
-		if (j->fd != -1)
-			unlock(j, LOCK_CHECKPOINT);
-	} else if (!adopt(sp)) {
-		forget(j); /* somebody is making it */
-	}
 }
 
 /*
@@ -634,7 +625,8 @@ append(struct queue *q, char *buf, enum record_type type, uint64_t number, uint3
 	bool full = false;
 	uint64_t at = 0;
 
-	if (!find(sp))
+	/* Inodes tell the queues of one file system apart, and a checkpoint flushes no other. */
+	if (!find(sp) || q->dev != sp->journal.dev)
 		return 0;
 	for (int tries = 0; tries < 2; tries++) {
 		if (lock_append(&sp->journal) == -1)
@@ -658,7 +650,7 @@ journal_push(struct queue *q, uint64_t number, const char *line, const char *bod
 	uint32_t len = (uint32_t)(MESSAGE_HEADER_LEN + length);
 	char *at = buf + sizeof(struct record);
 
-	if (length > JOURNAL_BODY_MAX || !find(q->spool))
+	if (length > JOURNAL_BODY_MAX || !find(q->spool) || q->dev != q->spool->journal.dev)
 		return 0;
 	memcpy(at, line, MESSAGE_HEADER_LEN);
 	at += MESSAGE_HEADER_LEN;
@@ -753,6 +745,7 @@ journal_flush(struct spool *sp, uint64_t at)
 			j->ends->flushes++;
 			os_wake(&j->ends->flushes);
 			if (r == -1) {
+				j->has_failed = j->ends->failed;
 				forget(j);
 				return -1;
 			}
@@ -769,64 +762,72 @@ journal_flush(struct spool *sp, uint64_t at)
  * Checkpoint
  */
 
-/* Flush a message where it is now. It may move between two looks, from its number to .claim, and
- * back. Returns 0; -1 also if it was not found. */
+/* Open a message where it is now. It may move between two looks, from its number to .claim, and
+ * back. A descriptor, or -1. */
 static int
-sync_number(int dirfd, int claimfd, uint64_t number)
+open_number(int dirfd, int claimfd, uint64_t number, int flags)
 {
 	char name[MESSAGE_NAME_LEN + 1];
-	int fd, r;
+	int fd;
 
 	message_name(name, number);
-	if ((fd = openat(dirfd, name, read_flags)) == -1 &&
-	    (fd = openat(claimfd, name, read_flags)) == -1 &&
-	    (fd = openat(dirfd, name, read_flags)) == -1)
-		return -1;
-	r = fsync(fd);
-	close(fd);
-	return r;
+	if ((fd = openat(dirfd, name, flags)) == -1 && (fd = openat(claimfd, name, flags)) == -1)
+		fd = openat(dirfd, name, flags);
+	return fd;
 }
 
-/* Make durable what the log says of one queue in front of `mid`. */
+/* Make durable what the log says of one queue in front of `mid`; or, if the whole file system was
+ * `flushed` just now, see whether that was true of it: whoever flushed it before may have been told
+ * of an error, and then we were not. 0, or -1 if a flush failed; what was not found stays in *alive. */
 static int
-sync_queue(int dirfd, const struct log *l, size_t *alive)
+sync_queue(int dirfd, const struct log *l, bool flushed, size_t *alive)
 {
 	struct stat st;
 	size_t n = 0;
-	int r = fstat(dirfd, &st), claimfd = openat(dirfd, ".claim", dir_flags);
-	const struct entry *e = of_queue(l, r == 0 ? st.st_ino : 0, &n);
+	int r = os_stat(dirfd, "", &st), claimfd = openat(dirfd, ".claim", dir_flags);
+	const struct entry *e = of_queue(l, r == 0 && st.st_dev == l->dev ? st.st_ino : 0, &n);
 
-	for (size_t i = 0; r == 0 && i < n; i++)
-		if (e[i].type == RECORD_PUSH && e[i].at < l->mid) {
-			r = sync_number(dirfd, claimfd, e[i].number);
-			--*alive;
-		}
-	if (r == 0 && n > 0)
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		if (e[i].type != RECORD_PUSH || e[i].at >= l->mid)
+			continue;
+		int fd = open_number(dirfd, claimfd, e[i].number, read_flags);
+		if (fd == -1)
+			continue;
+		r = flushed ? os_was_written(fd) : fsync(fd);
+		close(fd);
+		--*alive;
+	}
+	if (r == 0 && n > 0 && !flushed)
 		r = sync_removals(dirfd, claimfd);
 	close_fd(&claimfd);
 	return r;
 }
 
-/* Make durable what the log says in front of `mid`. */
+/* Make durable what the log says in front of `mid`. With -1 a flush failed. */
 static int
 sync_log(struct spool *sp, const struct log *l)
 {
 	size_t alive = 0;
+	bool flushed, all = true;
 	char **names;
 	int r = 0;
 
 	for (size_t i = 0; i < l->n; i++)
 		alive += l->entries[i].type == RECORD_PUSH && l->entries[i].at < l->mid;
-	if (alive > SYNC_EACH || (names = spool_list(sp)) == NULL)
-		return os_syncfs(sp->rootfd);
+	flushed = alive > SYNC_EACH;
+	if ((flushed && os_syncfs(sp->rootfd) == -1) || (names = spool_list(sp)) == NULL)
+		return -1;
 	for (size_t i = 0; r == 0 && names[i] != NULL; i++) {
 		int fd = openat(sp->rootfd, names[i], dir_flags);
-		r = fd != -1 ? sync_queue(fd, l, &alive) : errno == ENOENT ? 0 : -1;
+		if (fd != -1)
+			r = sync_queue(fd, l, flushed, &alive);
+		else
+			all = all && errno == ENOENT;
 		close_fd(&fd);
 	}
 	spool_list_free(names);
 	/* What is not where it was looked for was removed by hand, or moved. */
-	return r == 0 && alive == 0 ? 0 : os_syncfs(sp->rootfd);
+	return r == 0 && !flushed && (alive > 0 || !all) ? os_syncfs(sp->rootfd) : r;
 }
 
 /* With LOCK_CHECKPOINT held. */
@@ -849,8 +850,13 @@ checkpoint(struct spool *sp)
 		r = os_syncfs(sp->rootfd);
 	}
 	free_log(&l);
-	/* The header first: replay must not begin at a place that is overwritten. */
-	if (r == -1 || write_header(sp, j->id, l.mid) == -1 || lock_append(j) == -1)
+	/* The header first: replay must not begin at a place that is overwritten. If either fails,
+	 * another try may succeed without anything being on the disk: see the head. */
+	if (r == -1 || write_header(sp, j->id, l.mid) == -1) {
+		j->ends->failed = 1;
+		return -1;
+	}
+	if (lock_append(j) == -1)
 		return -1;
 	r = see_ends(sp);
 	if (r == 0)
@@ -1002,7 +1008,7 @@ remove_overwritten(void *arg, int dirfd, uint64_t number, const char *name)
 }
 
 static int
-replay_queue(struct spool *sp, const char *name, const struct log *l)
+replay_queue(struct spool *sp, const char *name, const struct log *l, bool remounted)
 {
 	struct queue *q;
 	size_t n;
@@ -1010,7 +1016,9 @@ replay_queue(struct spool *sp, const char *name, const struct log *l)
 
 	if (r != 1)
 		return r;
-	const struct entry *e = of_queue(l, q->dir_ino, &n);
+	if (remounted && queue_distrust(q) == -1)
+		return -1;
+	const struct entry *e = of_queue(l, q->dev == l->dev ? q->dir_ino : 0, &n);
 	if (n == 0)
 		return 0;
 	if (queue_claim_dir(q) == -1 || queue_tmp_dir(q) == -1)
@@ -1031,6 +1039,7 @@ static int
 replay(struct spool *sp, const struct header *h)
 {
 	struct log l;
+	bool remounted = memcmp(h->boot, sp->boot, sizeof h->boot) == 0;
 	char **names;
 	uint64_t id;
 	int r = 0;
@@ -1040,7 +1049,7 @@ replay(struct spool *sp, const struct header *h)
 		return -1;
 	names = spool_list(sp);
 	for (size_t i = 0; names != NULL && r == 0 && names[i] != NULL; i++)
-		r = replay_queue(sp, names[i], &l);
+		r = replay_queue(sp, names[i], &l, remounted);
 	int e = errno;
 	if (names == NULL)
 		r = -1;
@@ -1050,8 +1059,28 @@ replay(struct spool *sp, const struct header *h)
 	/* With another id all old records are void. */
 	if (r == -1 || os_syncfs(sp->rootfd) == -1 || write_header(sp, id, 0) == -1)
 		return -1;
+	os_mark(sp->journal.fd);
 	sp->journal.id = id;
 	return 0;
+}
+
+/* With LOCK_CHECKPOINT held: does the log only look as if it were another mount's? Its inode was not
+ * in use for a while, and the kernel has forgotten it; or it cannot be marked. */
+static bool
+is_of_this_mount(struct spool *sp, const struct header *h)
+{
+	struct journal *j = &sp->journal;
+	uint64_t mount = os_mount_id(sp->rootfd);
+
+	if (memcmp(h->boot, sp->boot, sizeof h->boot) != 0)
+		return false;
+	j->id = h->id;
+	if (!os_can_mark(j->fd))
+		return true;
+	if (mount == 0 || !open_ends(sp, 0) || j->ends->mount != mount)
+		return false;
+	os_mark(j->fd);
+	return true;
 }
 
 int
@@ -1075,7 +1104,7 @@ journal_open(struct spool *sp)
 		r = -1;
 	else if (!adopt(sp)) {
 		if (read_header(sp, j->fd, &h) == 0)
-			r = replay(sp, &h);
+			r = is_of_this_mount(sp, &h) ? 0 : replay(sp, &h);
 		else
 			r = errno == EINVAL ? 1 : -1; /* 1: no log of this spool's */
 	}
@@ -1083,6 +1112,139 @@ journal_open(struct spool *sp)
 	if (r != 0)
 		forget(j);
 	return r == -1 ? -1 : 0;
+}
+
+/*
+ * After a failure
+ */
+
+/* Have the pages of a message's file written once more, with what is in them. Its owner may write to
+ * it meanwhile, so nothing is written but by an atomic change of nothing. */
+static int
+make_dirty(int fd)
+{
+	struct stat st;
+	volatile _Atomic unsigned char *p;
+
+	if (fstat(fd, &st) == -1)
+		return -1;
+	if (!S_ISREG(st.st_mode) || st.st_size == 0)
+		return 0; /* no message of ours */
+	p = os_map_shared(fd, (size_t)st.st_size);
+	if (p == NULL)
+		return -1;
+	for (off_t at = 0; at < st.st_size; at += HEADER_SIZE) /* no page is smaller */
+		atomic_fetch_or(&p[at], 0);
+	os_unmap_shared((void *)p, (size_t)st.st_size);
+	/* It is as old as it was. */
+	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, st.st_mtim};
+	futimens(fd, times);
+	return 0;
+}
+
+/* With the lock of q held: what was torn while it waited is in the log yet; what is not there was
+ * taken. */
+static int
+rescue_message(struct queue *q, const struct entry *e)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+	enum found f;
+	int fd, r;
+
+	message_name(name, e->number);
+	f = look_at(q->spool, q->dirfd, name, e);
+	if (f == FOUND_ERROR)
+		return -1;
+	if (f == FOUND_TORN)
+		return restore(q, e);
+	fd = open_number(q->dirfd, q->claimfd, e->number, write_flags);
+	if (fd == -1)
+		return errno == ENOENT || is_foreign(errno) ? 0 : -1;
+	r = make_dirty(fd);
+	close(fd);
+	return r;
+}
+
+static int
+rescue_queue(struct spool *sp, const char *name, const struct log *l)
+{
+	const struct entry *e;
+	struct queue *q;
+	size_t n;
+	int r = queue_find(sp, name, false, &q);
+
+	if (r != 1)
+		return r;
+	e = of_queue(l, q->dev == l->dev ? q->dir_ino : 0, &n);
+	if (n == 0)
+		return 0;
+	if (queue_relock(q) == -1)
+		return -1;
+	r = queue_claim_dir(q) == -1 || queue_tmp_dir(q) == -1 ? -1 : 0;
+	for (size_t i = 0; r == 0 && i < n; i++)
+		if (e[i].type == RECORD_PUSH)
+			r = rescue_message(q, &e[i]);
+	queue_unlock(q);
+	return r;
+}
+
+/* With LOCK_CHECKPOINT held: see to it that the next os_syncfs speaks of all messages in the log that
+ * has failed, and of nothing that was before. */
+static int
+rescue(struct spool *sp)
+{
+	struct header h;
+	struct log l;
+	char **names;
+	int r = 0;
+
+	if (read_header(sp, sp->journal.fd, &h) == -1 ||
+	    read_log(&sp->journal, h.id, h.tail, UINT64_MAX, &l) == -1)
+		return -1;
+	os_syncfs(sp->rootfd);
+	names = spool_list(sp);
+	for (size_t i = 0; names != NULL && r == 0 && names[i] != NULL; i++)
+		r = rescue_queue(sp, names[i], &l);
+	if (names == NULL)
+		r = -1;
+	spool_list_free(names);
+	free_log(&l);
+	return r;
+}
+
+void
+journal_make(struct spool *sp)
+{
+	struct journal *j = &sp->journal;
+	struct stat st;
+	bool ours, failed;
+
+	if (j->fd != -1 || !is_usable(sp) || os_monotonic_ms() < j->make_ms)
+		return;
+	j->make_ms = os_monotonic_ms() + RETRY_MS;
+	if (open_file(sp, O_CREAT) == -1)
+		return;
+	if (try_lock(j, LOCK_CHECKPOINT)) {
+		ours = adopt(sp);
+		failed = ours && open_ends(sp, 0) && j->ends->failed;
+		/* An empty one is new. Messages may depend on any other: see to them first. And what
+		 * has a second name was put there, and is somebody's. */
+		if (ours && !failed)
+			;
+		else if (fstat(j->fd, &st) == -1 || (!ours && st.st_nlink != 1) ||
+		         (failed && rescue(sp) == -1) ||
+		         (st.st_size > 0 && os_syncfs(sp->rootfd) == -1))
+			forget(j);
+		else if (begin_anew(sp) == -1) {
+			(void)!ftruncate(j->fd, 0); /* the disk is full: give it back */
+			forget(j);
+		}
+		if (j->fd != -1)
+			unlock(j, LOCK_CHECKPOINT);
+	} else if (!adopt(sp)) {
+		forget(j); /* somebody is making it */
+	}
+	j->has_failed = j->has_failed && j->fd == -1;
 }
 
 void

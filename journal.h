@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define JOURNAL_BODY_MAX 16384 /* bytes; a larger message is flushed by itself */
 
@@ -18,21 +19,23 @@ struct journal {
 	int fd, sync_fd; /* .journal and .sync; both -1 while there is none that can be used */
 	struct shared_ends *ends; /* sync_fd, mapped */
 	uint64_t id;              /* of the log that fd leads to */
+	dev_t dev;                /* that it lies on, as os_stat says */
 	uint64_t unsynced;        /* its position behind our last removal that matters; 0: none */
 	uint64_t look_ms;         /* not to be looked for before */
 	uint64_t make_ms;         /* not to be made before */
 	bool is_long;             /* it is time for a checkpoint */
+	bool has_failed;          /* it is time for journal_make: nothing is logged until then */
 };
 
 /*
- * Of an opened spool: look for the log, once, and if the system was rebooted since it was
- * written replay it first. Returns 0; -1 with errno if that failed: then messages may be missing
+ * Of an opened spool: look for the log, once, and if the system was rebooted, or the file system
+ * mounted again, since it was written replay it first. Returns 0; -1 with errno if that failed: then messages may be missing
  * that were acknowledged, and the spool must not be used.
  */
 int journal_open(struct spool *sp);
 void journal_close(struct spool *sp);
 
-/* Make the log if there is none. Where that fails there is none, and it is tried again after a
+/* Make the log if there is none, or if it has failed. Where that fails there is none, and it is tried again after a
  * second. To be called without a lock. */
 void journal_make(struct spool *sp);
 

@@ -478,6 +478,7 @@ main(int argc, char *argv[])
 	choose_log();
 	parse_options(&o, argc, argv);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* EFBIG is answered like any other */
 	umask(077);
 	if (o.port != -1 || o.naddresses > 0 || o.socket_path != NULL)
 		bind_all(&l, &o);

@@ -50,6 +50,7 @@ enum { RTO_MAX_OPTION = 44, RTO_MAX_LOWEST = 1000 };
 
 /* Of linux/stat.h, the same. */
 enum { STAT_TYPE = 1, STAT_MODE = 2, STAT_NLINK = 4, STAT_INO = 0x100, STAT_SIZE = 0x200 };
+enum { STAT_MOUNT_UNIQUE = 0x4000 }; /* since Linux 6.8; the number is the first of `rest` */
 struct statx_result {
 	uint32_t mask, blksize;
 	uint64_t attributes;
@@ -301,6 +302,84 @@ os_folds_case(int dirfd)
 	(void)dirfd;
 	return false;
 #endif
+}
+
+int
+os_was_written(int fd)
+{
+#if defined(SYNC_FILE_RANGE_WAIT_BEFORE) && !defined(MQ_PORTABLE)
+	/* This asks for no commit of the file system, which fsync does also where nothing is dirty. */
+	return sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE);
+#else
+	return fsync(fd);
+#endif
+}
+
+/* The mark is a hint how long what is written to the file will live, which of all that a file has is
+ * the one thing that no file system stores. And it is true of a log. */
+#if defined(F_SET_RW_HINT) && !defined(MQ_PORTABLE)
+enum { HINT_NONE = 1, HINT_SHORT = 2 };
+
+static bool
+set_hint(int fd, uint64_t hint)
+{
+	return fcntl(fd, F_SET_RW_HINT, &hint) == 0;
+}
+
+bool
+os_is_marked(int fd)
+{
+	uint64_t hint;
+
+	return fcntl(fd, F_GET_RW_HINT, &hint) == -1 || hint == HINT_SHORT;
+}
+
+bool
+os_can_mark(int fd)
+{
+	return set_hint(fd, HINT_NONE);
+}
+
+void
+os_mark(int fd)
+{
+	set_hint(fd, HINT_SHORT);
+}
+#else
+bool
+os_is_marked(int fd)
+{
+	(void)fd;
+	return true;
+}
+
+bool
+os_can_mark(int fd)
+{
+	(void)fd;
+	return false;
+}
+
+void
+os_mark(int fd)
+{
+	(void)fd;
+}
+#endif
+
+uint64_t
+os_mount_id(int fd)
+{
+#if defined(SYS_statx) && !defined(MQ_PORTABLE)
+	struct statx_result x;
+
+	if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STAT_MOUNT_UNIQUE, &x) == 0 &&
+	    (x.mask & STAT_MOUNT_UNIQUE) != 0)
+		return x.rest[0];
+#else
+	(void)fd;
+#endif
+	return 0;
 }
 
 int

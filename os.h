@@ -76,6 +76,24 @@ int os_syncfs(int fd);
 uint32_t os_filesystem(int fd);
 bool os_folds_case(int dirfd);
 
+/* Wait for what is being written of an open file, and tell of an error that nobody was told of yet, of
+ * this one or before: 0 or -1. What is still to be written is not. */
+int os_was_written(int fd);
+
+/*
+ * Mark an open file in the kernel's memory alone: the mark goes when the kernel forgets the file,
+ * which is when its file system is unmounted, or when nobody had it open for a while. Where the
+ * system cannot do that any file is marked. os_can_mark: whether os_mark would work; it takes the
+ * mark away.
+ */
+bool os_is_marked(int fd);
+bool os_can_mark(int fd);
+void os_mark(int fd);
+
+/* A number for the mount that an open file lies on, which no other gets until the system is rebooted;
+ * 0 if the system has none. */
+uint64_t os_mount_id(int fd);
+
 /* Fill `buf` with random bytes that nobody can guess. 0 or -1. */
 int os_random(void *buf, size_t len);
 

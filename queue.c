@@ -16,16 +16,18 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "os.h"
 #include "place.h"
 
-#define LOCK_TRIES 5  /* before sleeping: none gave a sixth less at 10 and at 50 connections */
-#define CONFIG_MS 900 /* between two looks at the settings of a queue that is in use */
-#define FRESH_MS 50   /* those of the spool need not be looked at again with them */
-#define SWEEP_MS 500  /* between two looks for orphans in a queue that is in use */
+#define LOCK_TRIES 5   /* before sleeping: none gave a sixth less at 10 and at 50 connections */
+#define CONFIG_MS 900  /* between two looks at the settings of a queue that is in use */
+#define OTHER_FILES 24 /* that a process has open beside its handles on queues */
+#define FRESH_MS 50    /* those of the spool need not be looked at again with them */
+#define SWEEP_MS 500   /* between two looks for orphans in a queue that is in use */
 
 /* Not from malloc: its first two calls would cost a process for one connection a tenth of its
  * time. */
@@ -212,6 +214,10 @@ open_state(struct queue *q)
 	}
 	if (q->statefd == -1 || os_stat(q->statefd, "", &st) == -1)
 		return -1;
+	if (!S_ISREG(st.st_mode)) {
+		errno = ENXIO; /* as for a socket */
+		return -1;
+	}
 	q->dev = st.st_dev;
 	q->ino = st.st_ino;
 	q->raw_len = 0;
@@ -219,6 +225,21 @@ open_state(struct queue *q)
 }
 
 static const struct config *common_config(struct spool *sp);
+
+/* How many handles may be open, each with five descriptors, without leaving none for the rest. */
+static size_t
+slots(void)
+{
+	static size_t n;
+	struct rlimit l;
+
+	if (n == 0) {
+		n = SPOOL_QUEUES;
+		if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < OTHER_FILES + 5 * n)
+			n = l.rlim_cur < OTHER_FILES + 10 ? 2 : (l.rlim_cur - OTHER_FILES) / 5;
+	}
+	return n;
+}
 
 /* A free slot: a new one while there is room, else the one longest unused. Claims that a connection
  * holds at a time are fewer than slots, so there always is one. */
@@ -234,7 +255,7 @@ free_slot(struct spool *sp)
 		if (q->refs == 0 && (best == NULL || q->last_use < best->last_use))
 			best = q;
 	}
-	if (sp->nqueues < SPOOL_QUEUES)
+	if (sp->nqueues < slots())
 		return &sp->queues[sp->nqueues++];
 	if (best != NULL) {
 		if (best->unsettled)
@@ -729,7 +750,7 @@ sync_file(void *arg, int dirfd, uint64_t number, const char *name)
 		return errno == ENOENT || errno == EAGAIN || is_foreign(errno) ? 0 : -1;
 	r = fsync(fd);
 	close(fd);
-	return r;
+	return r == -1 && errno == EINVAL ? 0 : r; /* a fifo, say */
 }
 
 int
@@ -949,6 +970,7 @@ queue_load(struct queue *q)
 {
 	char buf[STATE_LEN + 1];
 	struct state *s = &q->state;
+	struct stat st;
 	ssize_t n = pread(q->statefd, buf, sizeof buf, 0);
 
 	if (n == -1)
@@ -959,9 +981,14 @@ queue_load(struct queue *q)
 	if (known && n == STATE_LEN && memcmp(buf, q->raw, STATE_LEN) == 0)
 		return 0;
 	q->raw_len = 0;
+	bool readable = state_read(buf, (size_t)n, s, known ? q->raw : NULL) == 0;
+	if (!readable && (fstat(q->statefd, &st) == -1 || st.st_nlink > 1)) {
+		errno = EMLINK; /* it was never one, but somebody's file with a second name here */
+		return -1;
+	}
 	if (n > STATE_LEN && ftruncate(q->statefd, STATE_LEN) == -1)
 		return -1; /* or it would be made anew each time */
-	if (state_read(buf, (size_t)n, s, known ? q->raw : NULL) == -1)
+	if (!readable)
 		return rebuild(q, NULL);
 	if (is_of_other_boot(q)) {
 		struct state old = *s;
@@ -1015,7 +1042,6 @@ queue_lock(struct spool *sp, const char *name, bool create, struct queue **qp)
 	return r;
 }
 
-/* Lock the queue that a handle stands for, wherever its directory is now. 0 or -1. */
 int
 queue_relock(struct queue *q)
 {
@@ -1042,6 +1068,19 @@ queue_relock(struct queue *q)
 		return 0;
 	queue_unlock(q);
 	return -1;
+}
+
+int
+queue_distrust(struct queue *q)
+{
+	if (queue_relock(q) == -1)
+		return -1;
+	memset(q->state.boot, '-', STATE_BOOT_LEN);
+	q->raw_len = 0; /* all is written, and then read: the boot else never changes */
+	int r = queue_store(q);
+	q->raw_len = 0;
+	queue_unlock(q);
+	return r;
 }
 
 bool

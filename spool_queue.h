@@ -139,6 +139,10 @@ uint64_t queue_waiters(struct queue *q);
 /* Lock the queue that a handle stands for, wherever its directory is now. 0 or -1. */
 int queue_relock(struct queue *q);
 
+/* After a remount .state may be older than the directory: have it made anew by whoever uses the queue
+ * next. 0 or -1. */
+int queue_distrust(struct queue *q);
+
 /* Forget the handle: the name leads elsewhere now. Those who still use it keep its files.
  */
 void queue_detach(struct queue *q);

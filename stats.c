@@ -51,6 +51,10 @@ fill(void)
 
 	if (fstat(file, &st) == -1)
 		return -1;
+	if (!S_ISREG(st.st_mode) || st.st_nlink > 1) { /* somebody's, with a second name here */
+		errno = S_ISREG(st.st_mode) ? EMLINK : ENXIO;
+		return -1;
+	}
 	if (st.st_size >= PAGE)
 		return 0;
 	if (flock(file, LOCK_EX) == -1 || fstat(file, &st) == -1)

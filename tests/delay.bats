@@ -283,7 +283,8 @@ field() {
 	printf junk >"$dir/note"
 	mkdir "$SPOOL/q/.delay/junk"
 	run ctl check
-	[ "$output" = "damaged q/.delay/*/0000000000000001: header, length or checksum is wrong
+	[ "$output" = "foreign q/.delay/junk: not a second's directory
+damaged q/.delay/*/0000000000000001: header, length or checksum is wrong
 miscounted q/.state: delayed: 2 messages, 2 bytes, where there are 2 and 1" ]
 	make_due 105
 	[ "$(say 'get q' 'get q')" = $'VALUE q 0 1\nb\nEND\nEND' ]

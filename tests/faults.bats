@@ -32,6 +32,13 @@ teardown() {
 	[ "$status" -eq 0 ]
 }
 
+# All of them in `make soak`.
+@test "every kind of error at every twenty-fifth system call: answered in step, nothing lost, nothing half-written" {
+	EVERY=25 run inject errors
+	echo "$output"
+	[ "$status" -eq 0 ]
+}
+
 @test "the portable paths: SIGKILL at every fourth system call" {
 	make -s -C "$TOP" PORTABLE=1 >/dev/null
 	EVERY=4 run inject kill "$TOP/build/portable/mqd" "$TOP/build/portable/mqctl"

@@ -26,6 +26,7 @@ import time
 MAX_WRITE = 1 << 20
 WRITE, FLUSH = 0, 1
 ENTRY = struct.Struct("<IIQQQ")  # WRITE or FLUSH, length, offset, place of the data, time in ns
+BAD = struct.Struct("<QQQ")  # writes that touch this part, from, to, fail; so many have
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,7 +47,7 @@ FORGET, BATCH_FORGET, INTERRUPT, DESTROY = 2, 42, 36, 38
 IN, OUT = struct.Struct("<IIQQIIIHH"), struct.Struct("<IiQ")
 
 
-def serve(fuse, live, log, index):
+def serve(fuse, live, log, index, bad):
     size = os.fstat(live).st_size
     attr = struct.pack("<QII", 3600, 0, 0) + struct.pack("<6Q10I", 1, size, size // 512, 0, 0, 0, 0, 0, 0,
                                                          0o100600, 1, 0, 0, 0, 4096, 0)
@@ -78,11 +79,16 @@ def serve(fuse, live, log, index):
             _, offset, length = struct.unpack_from("<QQI", buffer, IN.size)
             data = view[IN.size + 40:n]
             assert len(data) == length
-            os.pwrite(log, data, place)
-            os.pwrite(live, data, offset)
-            os.write(index, ENTRY.pack(WRITE, length, offset, place, now))
-            place += length
-            reply = struct.pack("<II", length, 0)
+            begin, end, failed = BAD.unpack(os.pread(bad, BAD.size, 0))
+            if offset < end and offset + length > begin:
+                os.pwrite(bad, BAD.pack(begin, end, failed + 1), 0)
+                error = -errno.EIO
+            else:
+                os.pwrite(log, data, place)
+                os.pwrite(live, data, offset)
+                os.write(index, ENTRY.pack(WRITE, length, offset, place, now))
+                place += length
+                reply = struct.pack("<II", length, 0)
         elif opcode == FSYNC:
             os.write(index, ENTRY.pack(FLUSH, 0, 0, 0, now))
         elif opcode in (FORGET, BATCH_FORGET, INTERRUPT):
@@ -97,16 +103,26 @@ class Disk:
 
     def __init__(self, directory, image):
         self.base, self.path = image, directory + "/disk"
-        self.names = [directory + "/" + n for n in ("live", "log", "index")]
+        self.names = [directory + "/" + n for n in ("live", "log", "index", "bad")]
         copy_image(image, self.names[0])
         open(self.path, "wb").close()
-        live, log, index = [os.open(n, os.O_RDWR | os.O_CREAT, 0o600) for n in self.names]
+        live, log, index, bad = [os.open(n, os.O_RDWR | os.O_CREAT, 0o600) for n in self.names]
+        os.write(bad, BAD.pack(0, 0, 0))
         fuse = os.open("/dev/fuse", os.O_RDWR)
         mount("recorder", self.path, "fuse", "fd=%d,rootmode=100600,user_id=0,group_id=0" % fuse)
-        fds = fuse, live, log, index
+        fds = fuse, live, log, index, bad
         self.server = subprocess.Popen([sys.executable, __file__, *map(str, fds)], pass_fds=fds)
         for fd in fds:
             os.close(fd)
+
+    def fail(self, begin, end):
+        """Have writes to that part of the disk fail, none if it is empty. Returns how many of the
+        last one's have."""
+        with open(self.names[3], "r+b") as f:
+            failed = BAD.unpack(f.read())[2]
+            f.seek(0)
+            f.write(BAD.pack(begin, end, 0))
+        return failed
 
     def close(self):
         """When its file system is unmounted, or soon will be; the record stays."""
