@@ -544,6 +544,39 @@ producers() {
 	ctl check
 }
 
+@test "max_queues: a queue whose dead letters, or expired ones, may not be made goes on" {
+	ctl set q max_tries=1
+	ctl set old expire=yes expire_to=gone
+	ctl set / max_queues=2
+	talk <<-'END'
+		> set q 0 0 1
+		> x
+		< STORED
+		> get q/open
+		< VALUE q/open 0 1
+		< x
+		< END
+		> get q/abort
+		< END
+		> get q
+		< VALUE q 0 1
+		< x
+		< END
+		> get q
+		< END
+		> set old 0 -1 1
+		> x
+		< STORED
+		> get old
+		< SERVER_ERROR no room where expired messages go
+	END
+	[ "$(cd "$SPOOL" && echo *)" = "old q" ]
+	ctl set / max_queues=3
+	[ "$(printf 'get old\r\n' | "$MQD" -H "$SPOOL")" = $'END\r' ]
+	[ "$(bodies gone)" = "x " ]
+	ctl check
+}
+
 @test "max_queues: seen within a second; just as many with 50 makers at once, and 500 refusals are one listing" {
 	local listings
 	start_mqd
