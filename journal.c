@@ -54,6 +54,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -702,11 +703,26 @@ is_current(struct journal *j)
 	       read_at(j->fd, &h, sizeof h, 0) == 0 && h.id == j->id;
 }
 
+/* A flush failed. Nobody else may notice, for it is flushed in another way then: tell the operator,
+ * once. */
+static void
+give_up(struct spool *sp)
+{
+	char detail[160];
+
+	snprintf(detail, sizeof detail, "a flush has failed: %s; all it holds is flushed anew",
+	         strerror(errno));
+	if (atomic_exchange(&sp->journal.ends->failed, 1) == 0 && sp->on_mistake != NULL)
+		sp->on_mistake("failed", ".journal", detail);
+}
+
 /* With LOCK_FLUSH held: flush all that is in the log now. Others that could run may be about to
  * append: that they go first made an eighth more of 50 connections, and costs one nothing. */
 static int
-lead(struct journal *j)
+lead(struct spool *sp)
 {
+	struct journal *j = &sp->journal;
+
 	sched_yield();
 	uint64_t end = j->ends->end; /* what is in front of it was written before */
 
@@ -715,7 +731,7 @@ lead(struct journal *j)
 	if (j->ends->failed || j->ends->id != j->id)
 		return -1;
 	if (fdatasync(j->fd) == -1) {
-		j->ends->failed = 1;
+		give_up(sp);
 		return -1;
 	}
 	if (!is_current(j))
@@ -740,7 +756,7 @@ journal_flush(struct spool *sp, uint64_t at)
 	while (j->ends->synced < at) {
 		uint32_t flushes = j->ends->flushes;
 		if (try_lock(j, LOCK_FLUSH)) {
-			int r = j->ends->synced < at ? lead(j) : 0;
+			int r = j->ends->synced < at ? lead(sp) : 0;
 			unlock(j, LOCK_FLUSH);
 			j->ends->flushes++;
 			os_wake(&j->ends->flushes);
@@ -853,7 +869,7 @@ checkpoint(struct spool *sp)
 	/* The header first: replay must not begin at a place that is overwritten. If either fails,
 	 * another try may succeed without anything being on the disk: see the head. */
 	if (r == -1 || write_header(sp, j->id, l.mid) == -1) {
-		j->ends->failed = 1;
+		give_up(sp);
 		return -1;
 	}
 	if (lock_append(j) == -1)
