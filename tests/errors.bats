@@ -43,7 +43,7 @@ faulty() {
 		# shellcheck disable=SC2086
 		run ctl $args <"$BATS_TEST_TMPDIR/large"
 		[ "$status" -eq 111 ] || { echo "$args: $status"; false; }
-		[[ ${lines[-1]} == "mqctl: f: Not a directory" ]] || { echo "$args: $output"; false; }
+		[[ $output == *"mqctl: f: Not a directory"* ]] || { echo "$args: $output"; false; }
 	done
 	[ "$(ls -A "$SPOOL" | grep -v '^\.' | tr '\n' ' ')" = "f q " ]
 	[ "$(ctl get q)" = x ]
@@ -193,4 +193,25 @@ faulty() {
 
 @test "a set with too many words, none of which can be a length, is one error, and no block follows" {
 	[ "$(say 'set a b c d e f' version)" = $'ERROR\nVERSION 1.0.0' ]
+}
+
+@test "a message that is another user's file, which mqd can only read, is delivered all the same" {
+	[ "$EUID" -eq 0 ] || skip "only root can become another user"
+	local d=$BATS_TEST_TMPDIR
+	put q a b
+	chown -R nobody "$SPOOL"
+	chown root "$SPOOL/q/0000000000000001"
+	chmod 444 "$SPOOL/q/0000000000000001"
+	cp "$MQD_BINARY" "$d/mqd"
+	for (( ; ${#d} > 1; )); do
+		chmod go+x "$d"
+		d=$(dirname "$d")
+	done
+	run "$PYTHON" -c '
+import subprocess, sys
+p = subprocess.run([sys.argv[1], "-H", sys.argv[2]], user="nobody", group="nogroup", extra_groups=[],
+                   input=b"get q\r\nget q\r\n", stdout=subprocess.PIPE, check=True)
+sys.stdout.write(p.stdout.decode().replace("\r", ""))' "$BATS_TEST_TMPDIR/mqd" "$SPOOL"
+	[ "$output" = $'VALUE q 0 1\na\nEND\nVALUE q 0 1\nb\nEND' ]
+	ctl check
 }
