@@ -197,6 +197,7 @@ faulty() {
 
 @test "a message that is another user's file, which mqd can only read, is delivered all the same" {
 	[ "$EUID" -eq 0 ] || skip "only root can become another user"
+	[[ $MQD_BINARY != */portable/* ]] || skip "by a link, which the system allows the file's owner alone"
 	local d=$BATS_TEST_TMPDIR
 	put q a b
 	chown -R nobody "$SPOOL"
