@@ -216,3 +216,28 @@ sys.stdout.write(p.stdout.decode().replace("\r", ""))' "$BATS_TEST_TMPDIR/mqd" "
 	[ "$output" = $'VALUE q 0 1\na\nEND\nVALUE q 0 1\nb\nEND' ]
 	ctl check
 }
+
+@test "mqctl: what a queue does not take is said, and stays where it was" {
+	put q a b c
+	ctl set r max_items=1
+	run ctl mv q all r
+	[[ $status -eq 1 && $output == "mqctl: r: full" ]]
+	[ "$(ctl cat q 2)$(ctl cat q 3)$(ctl cat r 1)" = bca ]
+	run ctl mv q 2 r
+	[[ $status -eq 1 && $output == "mqctl: r: full" ]]
+	run ctl put r <<<x
+	[[ $status -eq 1 && $output == "mqctl: r: not stored, in 1 of 1 queues: its limits do not let it in" ]]
+	[ "$(ctl get q)$(ctl get q)$(ctl get r)" = bca ]
+	ctl check
+}
+
+# As whoever died between the two leaves it.
+@test "counters that may be wrong are put right before a limit is kept by them" {
+	put q a
+	ctl set q max_items=2
+	sed -i 's/^waiting .*/waiting 0000000000000009/; s/^stale 0/stale 1/' "$SPOOL/q/.state"
+	[ "$(say 'set q 0 0 1' b 'set q 0 0 1' c)" = $'STORED\nNOT_STORED' ]
+	sed -i 's/^waiting .*/waiting 0000000000000000/; s/^stale 0/stale 1/' "$SPOOL/q/.state"
+	[ "$(say 'set q 0 0 1' c 'get q' 'set q 0 0 1' c)" = $'NOT_STORED\nVALUE q 0 1\na\nEND\nSTORED' ]
+	ctl check
+}
