@@ -83,8 +83,10 @@ native() {
 	[[ -z ${MEMCHECK:-} ]] || skip "not under valgrind: $1"
 }
 
-# strace, for a program that may have the leak sanitizer in it, which cannot be traced.
+# strace, for a program that may have the leak sanitizer in it, which cannot be traced; and no valgrind,
+# whose own system calls would count.
 strace() {
+	[[ -z ${MEMCHECK:-} ]] || set -- "${@/#$MQD/$MQD_BINARY}"
 	ASAN_OPTIONS=detect_leaks=0 command strace "$@"
 }
 
