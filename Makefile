@@ -7,6 +7,7 @@
 #
 #   make SAN=1 ...       address and undefined behaviour sanitizers, in build/san
 #   make COV=1 ...       counting which lines are run, in build/cov; `make coverage` shows it
+#   make MEM=1 ...       as valgrind needs it, in build/memcheck; see `make memcheck`
 #   make PORTABLE=1 ...  every Linux-only path compiled out, in build/portable
 
 PREFIX ?= /usr/local
@@ -17,7 +18,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 DOCDIR ?= $(PREFIX)/share/doc/mqd
 
 ifeq ($(origin CC),default)
-CC := $(if $(SAN)$(COV),cc,$(shell command -v musl-gcc || echo cc))
+CC := $(if $(SAN)$(COV)$(MEM),cc,$(shell command -v musl-gcc || echo cc))
 endif
 CFLAGS ?= -O2 -g
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes
@@ -31,6 +32,10 @@ else ifdef COV
 VARIANT := cov
 HARDEN := --coverage -fprofile-update=atomic
 LINK := --coverage -Wl,--wrap=_exit build/cov/coverage.o
+else ifdef MEM
+VARIANT := memcheck
+HARDEN := -fno-omit-frame-pointer
+LINK :=
 else
 VARIANT := $(if $(PORTABLE),portable,default)
 STATIC := $(call links,-static)
@@ -141,23 +146,49 @@ soak: all build/load
 	for o in pool connection "pool --kill" "connection --kill"; do \
 	    MQD=$(CURDIR)/$B/mqd tests/history --seconds 30 --launch $$o || exit 1; done
 
-# Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers.
-FUZZERS := proto header state config journal
+# Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers. What a
+# fuzzer includes as a whole is not linked a second time.
+FUZZERS := proto header text state config journal holder
 FUZZ_SECONDS ?= 60
-build/fuzz-%: fuzz/%.c $(COMMON:.o=.c) proto.c $(wildcard *.h) | $B
-	clang -D_GNU_SOURCE -std=c11 -g -O1 $(WARN) -fsanitize=fuzzer,address,undefined \
-	    -fno-sanitize-recover=all -o $@ $< $(filter-out $(if $(findstring journal,$@),journal.c),$(filter-out fuzz/%,$(filter %.c,$^)))
-fuzz: $(FUZZERS:%=build/fuzz-%)
+FUZZ_SOURCES := $(COMMON:.o=.c) proto.c
+FUZZ_CC = clang -D_GNU_SOURCE -std=c11 -g -O1 $(WARN)
+fuzz_c = $< $(filter-out $(if $(findstring journal,$@),journal.c),$(FUZZ_SOURCES))
+FUZZ_HEADERS := $(wildcard *.h)
+build/fuzz-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
+	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(fuzz_c)
+build/reach-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
+	$(FUZZ_CC) -fsanitize=fuzzer -fprofile-instr-generate -fcoverage-mapping -o $@ $(fuzz_c)
+fuzz: $(FUZZERS:%=build/fuzz-%) $(FUZZERS:%=build/reach-%)
+	@fuzz/run $(FUZZ_SECONDS) $(FUZZERS)
+
+# The corpora, of what they and build/corpus hold: what reaches the most, the smallest first.
+corpus: $(FUZZERS:%=build/fuzz-%)
 	for f in $(FUZZERS); do \
-	    mkdir -p build/corpus/$$f && build/fuzz-$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
-	        -max_len=4096 -len_control=0 $$(test -f fuzz/$$f.dict && echo -dict=fuzz/$$f.dict) \
-	        -artifact_prefix=build/fuzz-$$f- build/corpus/$$f fuzz/corpus/$$f || exit 1; \
+	    rm -rf build/merged && mkdir -p build/merged build/corpus/$$f && \
+	    build/fuzz-$$f -merge=1 -use_counters=0 -max_len=2200 build/merged fuzz/corpus/$$f build/corpus/$$f && \
+	    rm -rf fuzz/corpus/$$f && mv build/merged fuzz/corpus/$$f || exit 1; \
 	done
+
+# All of mqd on its standard input, see fuzz/mqd.c: one instance without flushes, one with the log.
+AFL_SECONDS ?= 600
+AFL_WRAPPED := open openat mkdirat mkfifoat unlinkat linkat renameat syscall poll clock_gettime time
+build/afl-mqd: fuzz/mqd.c $(filter-out mqd.c,$(MQD:.o=.c)) mqd.c $(FUZZ_HEADERS) | $B
+	AFL_QUIET=1 AFL_USE_ASAN=1 AFL_USE_UBSAN=1 afl-clang-fast -D_GNU_SOURCE -std=c11 -g -O1 $(WARN) -Wno-gnu-statement-expression \
+	    $(AFL_WRAPPED:%=-Wl,--wrap=%) -o $@ $< $(filter-out mqd.c,$(MQD:.o=.c))
+afl: build/afl-mqd
+	@tests/install-deps soak >&2
+	@fuzz/afl $(AFL_SECONDS)
 
 # Of a suite that ran with COV=1. Who was killed has not counted.
 coverage:
-	cd build/cov && gcov -o . $(filter-out log.o,$(MQD) mqctl.o holder.o) 2>/dev/null | \
-	    awk -F"[':%]" '/^File/ {f = $$2} /^Lines/ && f ~ /\.c$$/ {printf "%-16s %s\n", f, $$0; f = ""}'
+	@tests/uncovered build/cov tests/COVERAGE.md mqd.c proto.c spool.c claim.c mqctl.c
+	@tests/uncovered build/cov /dev/null $(filter-out mqd.c proto.c spool.c claim.c,$(MQD:.o=.c)) holder.c 2>/dev/null || :
+
+# The suite with each mqd and mqctl under valgrind, and what that has found in all of them.
+memcheck:
+	@tests/install-deps soak >&2
+	@$(MAKE) --no-print-directory MEM=1 >&2
+	@tests/memcheck build/memcheck $(TESTS)
 
 install: all
 	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \
@@ -198,9 +229,11 @@ help:
 	@echo "make bench      measurements beside other servers, minutes; BENCH=long ONLY=regex"
 	@echo "make soak       lasting rate, kills, power cuts (root), random sequences: hours"
 	@echo "make fuzz       libFuzzer on every reader of foreign bytes; FUZZ_SECONDS=60 each"
+	@echo "make afl        AFL++ on all of mqd; AFL_SECONDS=600"
+	@echo "make memcheck   the tests under valgrind: an hour"
 	@echo "make install    to PREFIX (/usr/local) below DESTDIR; make uninstall removes it"
 	@echo "make clean      remove what was built"
 	@echo "SAN=1           with sanitizers      PORTABLE=1   without Linux-only calls"
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check lint-build bench soak fuzz coverage install uninstall clean help
+.PHONY: all run test check lint-build bench soak fuzz corpus afl coverage memcheck install uninstall clean help

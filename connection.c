@@ -220,7 +220,7 @@ flush_with(const char *body, size_t len)
 void
 conn_flush(void)
 {
-	flush_with(NULL, 0);
+	flush_with("", 0);
 }
 
 static void

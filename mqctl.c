@@ -785,6 +785,8 @@ run(const struct command *cmd, const char *dir, int argc, char *argv[])
 	code = cmd->run(sp, argc, argv);
 	if (fflush(stdout) == EOF)
 		die_system("standard output");
+	if (ferror(stdout)) /* what failed earlier has left nothing to flush */
+		die(EXIT_SYSTEM, "standard output: not all of it could be written");
 	spool_close(sp);
 	return code;
 }

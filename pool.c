@@ -271,6 +271,7 @@ work(const struct pool *p, size_t slot, pid_t parent)
 	struct spool *sp;
 
 	close(p->parent_end);
+	free(p->pids); /* the parent's business */
 	orphaned_from = p->listeners;
 	handle(SIGUSR1, on_orphaned, SA_RESTART);
 	os_signal_when_orphaned(SIGUSR1, parent);

@@ -26,6 +26,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* What can be read is what would be written, byte for byte, its checksum apart. */
 	message_write_header(again, &m, 0);
 	assert(memcmp(line, again, sizeof line - 9) == 0);
+	assert(message_same(line, line));
+	if (size >= 2 * sizeof line)
+		message_same(line, (const char *)data + sizeof line);
 	if (m.number > 0 && m.number < MESSAGE_NUMBER_MAX) {
 		message_name(name, m.number);
 		assert(message_name_parse(name, &number) == 0 && number == m.number);

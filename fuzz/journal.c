@@ -2,7 +2,7 @@
  * A log that anybody may have written, replayed after a reboot over a spool with two messages. The
  * header is right, so that it is read at all; the input says what records follow, and where one is
  * spoiled. Whatever it is: the spool can be used afterwards, and every message that comes out of it
- * is whole.
+ * is whole. Then `.sync` is spoiled, too, while the log is in use, and no message is lost by that.
  */
 #include "../journal.c"
 
@@ -57,6 +57,27 @@ add_record(char *ring, size_t at, const uint8_t *in, uint64_t ino)
 	return record_size(r.length);
 }
 
+/* Whatever the input says, but the log's id, without which it is not looked at. */
+static void
+spoil_ends(struct spool *sp, const uint8_t *data, size_t size)
+{
+	int fd = openat(sp->rootfd, ".sync", O_RDWR);
+	size_t at = offsetof(struct shared_ends, tail), room = sizeof(struct shared_ends) - at;
+
+	if (fd == -1)
+		return;
+	assert(pwrite(fd, data, size < room ? size : room, (off_t)at) > 0);
+	close(fd);
+}
+
+static void
+take(struct spool *sp)
+{
+	struct claim c;
+
+	assert(spool_claim(sp, "q", CLAIM_PLAINLY, &c) == CLAIM_GOT && claims_finish(&c, 1) == 0);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -106,6 +127,16 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			assert(claims_finish(&c, 1) == 0);
 	}
 	push(sp, "three");
+	push(sp, "four"); /* through the log, which the first may have made */
+	if (size > 0)
+		spoil_ends(sp, data, size);
+	push(sp, "five");
+	take(sp);
+	spool_settle(sp);
+	spool_close(sp);
+	sp = spool_at(dir, SPOOL_SYNC_FULL);
+	take(sp);
+	take(sp);
 	spool_close(sp);
 	return 0;
 }

@@ -14,6 +14,7 @@ teardown() {
 }
 
 @test "SIGKILL at every system call: nothing lost, nothing doubled but what was being sent" {
+	native "strace starts it"
 	run inject kill
 	echo "$output"
 	[ "$status" -eq 0 ]
@@ -21,12 +22,14 @@ teardown() {
 
 # The others of these are tried in `make soak`.
 @test "SIGTERM at every third system call: the command is finished, nothing is left to recover" {
+	native "strace starts it"
 	EVERY=3 run inject term
 	echo "$output"
 	[ "$status" -eq 0 ]
 }
 
 @test "an error from every second system call: answered in step, nothing lost, nothing half-written" {
+	native "strace starts it"
 	EVERY=2 run inject error
 	echo "$output"
 	[ "$status" -eq 0 ]
@@ -40,6 +43,7 @@ teardown() {
 }
 
 @test "the portable paths: SIGKILL at every fourth system call" {
+	native "strace starts it"
 	make -s -C "$TOP" PORTABLE=1 >/dev/null
 	EVERY=4 run inject kill "$TOP/build/portable/mqd" "$TOP/build/portable/mqctl"
 	echo "$output"

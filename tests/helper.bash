@@ -21,9 +21,9 @@ free_port() {
 	"$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# wait_for CMD...: until CMD succeeds; fails after ten seconds.
+# wait_for CMD...: until CMD succeeds; fails after ten seconds, or a minute under valgrind.
 wait_for() {
-	local end=$((SECONDS + 10))
+	local end=$((SECONDS + (${MEMCHECK:-0} ? 60 : 10)))
 	until "$@" >/dev/null 2>&1; do
 		if ((SECONDS > end)); then
 			echo "gave up waiting for: $*" >&2
@@ -78,8 +78,15 @@ talk_tcp() {
 	"$BATS_TEST_DIRNAME/transcript" tcp 127.0.0.1 "$PORT"
 }
 
-# strace, for a program that may have the leak sanitizer in it, which cannot be traced.
+# native REASON: this test is left out of those under valgrind (tests/memcheck).
+native() {
+	[[ -z ${MEMCHECK:-} ]] || skip "not under valgrind: $1"
+}
+
+# strace, for a program that may have the leak sanitizer in it, which cannot be traced; and no valgrind,
+# whose own system calls would count.
 strace() {
+	[[ -z ${MEMCHECK:-} ]] || set -- "${@/#$MQD/$MQD_BINARY}"
 	ASAN_OPTIONS=detect_leaks=0 command strace "$@"
 }
 
