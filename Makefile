@@ -230,7 +230,7 @@ help:
 	@echo "make soak       lasting rate, kills, power cuts (root), random sequences: hours"
 	@echo "make fuzz       libFuzzer on every reader of foreign bytes; FUZZ_SECONDS=60 each"
 	@echo "make afl        AFL++ on all of mqd; AFL_SECONDS=600"
-	@echo "make memcheck   the tests under valgrind: an hour"
+	@echo "make memcheck   the tests under valgrind: hours"
 	@echo "make install    to PREFIX (/usr/local) below DESTDIR; make uninstall removes it"
 	@echo "make clean      remove what was built"
 	@echo "SAN=1           with sanitizers      PORTABLE=1   without Linux-only calls"
