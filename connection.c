@@ -16,6 +16,7 @@
 #include "connection.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <netinet/in.h>
@@ -175,24 +176,11 @@ write_out(const char *body, size_t len)
 	io.out_len = 0;
 }
 
-const char *
-conn_strerror(int error)
-{
-	switch (error) {
-	case EMLINK:
-		return "too many queues"; /* by max_queues, or for the file system */
-	case ENOBUFS:
-		return "no room where expired messages go"; /* of spool_claim alone */
-	default:
-		return strerror(error);
-	}
-}
-
 void
 conn_log_error(const char *what, int error)
 {
 	if (error != conn.logged_error)
-		log_often("%s: %s", what, conn_strerror(error));
+		log_often("%s: %s", what, spool_strerror(error));
 	conn.logged_error = error;
 }
 
@@ -268,7 +256,7 @@ conn_reply_error(const struct command *c, const char *queue, int error)
 	if (c->verb == VERB_SET && (error == ENOSPC || error == EDQUOT))
 		conn_put_line("SERVER_ERROR out of memory storing object (%s)", strerror(error));
 	else
-		conn_put_line("SERVER_ERROR %s", conn_strerror(error));
+		conn_put_line("SERVER_ERROR %s", spool_strerror(error));
 }
 
 /*
@@ -709,6 +697,9 @@ prepare_socket(int keepalive)
 		return;
 	if (io.idle_timeout > 0) {
 		struct timeval tv = {.tv_sec = io.idle_timeout};
+		int flags = fcntl(io.in, F_GETFL); /* it is the system that waits so long */
+		if (flags != -1 && (flags & O_NONBLOCK) != 0)
+			fcntl(io.in, F_SETFL, flags & ~O_NONBLOCK);
 		setsockopt(io.in, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
 		setsockopt(io.in, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
 	}

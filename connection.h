@@ -97,9 +97,6 @@ void conn_reply(const struct command *c, const char *line);
 /* Answer, and log, that something failed with a queue. */
 void conn_reply_error(const struct command *c, const char *queue, int error);
 
-/* What a client is told of an errno of the spool: strerror, or better. */
-const char *conn_strerror(int error);
-
 /* Log that something failed with the spool, if that is news. */
 void conn_log_error(const char *what, int error);
 

@@ -1028,8 +1028,17 @@ replay_queue(struct spool *sp, const char *name, const struct log *l, bool remou
 {
 	struct queue *q;
 	size_t n;
+	struct stat st;
 	int r = queue_find(sp, name, false, &q);
 
+	if (r == -1) {
+		/* What is not ours and has nothing in the log must not keep all others from being used. */
+		int e = errno;
+		bool ours = fstatat(sp->rootfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1 ||
+		            (of_queue(l, st.st_ino, &n), n > 0);
+		errno = e;
+		return ours || (e != EACCES && e != EPERM && !is_foreign(e)) ? -1 : 0;
+	}
 	if (r != 1)
 		return r;
 	if (remounted && queue_distrust(q) == -1)

@@ -21,13 +21,13 @@
 
 #include "holder.h"
 #include "number.h"
+#include "os.h"
 #include "place.h"
 #include "queue_name.h"
 #include "spool.h"
 
 enum { EXIT_NOTHING = 1, EXIT_USAGE = 100, EXIT_SYSTEM = 111 };
 
-#define DEFAULT_SPOOL "/var/spool/mqd"
 #define PEEK_MAX 10000 /* messages */
 #define PREVIEW 60     /* bytes of body that peek shows */
 #define NAME_WIDTH 10  /* of the names of queues in a list, at the least */
@@ -74,7 +74,7 @@ die(int code, const char *format, ...)
 _Noreturn static void
 die_system(const char *what)
 {
-	die(EXIT_SYSTEM, "%s: %s", what, strerror(errno));
+	die(EXIT_SYSTEM, "%s: %s", what, spool_strerror(errno));
 }
 
 /* A queue is named as `ls` shows it (encoded) or as a client does. */
@@ -430,7 +430,7 @@ cmd_put(struct spool *sp, int argc, char *argv[])
 		die(EXIT_NOTHING, "%s: not stored, in %u of %u queues: its limits do not let it in",
 		    spread.failed, spread.wanted - spread.stored, spread.wanted);
 	die(EXIT_SYSTEM, "%s: not stored, in %u of %u queues: %s", spread.failed,
-	    spread.wanted - spread.stored, spread.wanted, strerror(spread.error));
+	    spread.wanted - spread.stored, spread.wanted, spool_strerror(spread.error));
 }
 
 static int
@@ -794,9 +794,10 @@ run(const struct command *cmd, const char *dir, int argc, char *argv[])
 int
 main(int argc, char *argv[])
 {
-	const char *dir = DEFAULT_SPOOL;
+	const char *dir = SPOOL_DEFAULT;
 	int c;
 
+	os_open_standard();
 	while ((c = getopt(argc, argv, "+H:h")) != -1) {
 		if (c == 'h') {
 			fputs(usage_text, stdout);

@@ -59,7 +59,6 @@
 
 enum { EXIT_USAGE = 100, EXIT_SYSTEM = 111 };
 
-#define DEFAULT_SPOOL "/var/spool/mqd"
 #define FIRST_PASSED_FD 3 /* sd_listen_fds(3) */
 
 static const char usage_text[] =
@@ -67,7 +66,7 @@ static const char usage_text[] =
     "           [-l address] [-o option[,option]] [-p port] [-s socket] [-t spares]\n"
     "           [-u user]\n"
     "\n"
-    "  -H dir      the spool (" DEFAULT_SPOOL ")\n"
+    "  -H dir      the spool (" SPOOL_DEFAULT ")\n"
     "  -p port     listen on this TCP port (22201 if -l is given)\n"
     "  -l address  listen on this address, may be given more than once (all)\n"
     "  -s path     listen on a Unix socket\n"
@@ -132,7 +131,10 @@ parse_number(const char *option, const char *s, uint64_t min, uint64_t max)
 {
 	uint64_t n;
 
-	if (number_parse_size(s, max, &n) == -1 || n < min)
+	bool size = strcmp(option, "-B") == 0;
+
+	if ((size ? number_parse_size(s, max, &n) : number_parse(s, strlen(s), max, &n)) == -1 ||
+	    n < min)
 		die_usage("%s %s: must be a number from %" PRIu64 " to %" PRIu64, option, s, min,
 		          max);
 	return n;
@@ -203,6 +205,8 @@ parse_mode(const char *s)
 static void
 add_addresses(struct options *o, char *s)
 {
+	if (s[strspn(s, ",")] == '\0')
+		die_usage("-l lacks its address");
 	for (char *a = strtok(s, ","); a != NULL; a = strtok(NULL, ",")) {
 		if (o->naddresses == LISTEN_MAX)
 			die_usage("-l %s: too many addresses", a);
@@ -276,7 +280,9 @@ choose_log(void)
 {
 	struct stat st;
 
-	if (fstat(STDERR_FILENO, &st) == -1 || S_ISSOCK(st.st_mode))
+	bool unfit = fstat(STDERR_FILENO, &st) == -1 || S_ISSOCK(st.st_mode);
+	os_open_standard(); /* before syslog's socket takes the place of one */
+	if (unfit)
 		log_to_syslog();
 }
 
@@ -350,9 +356,11 @@ passed_fds(void)
 	uint64_t n;
 
 	if (pid == NULL || number_parse(pid, strlen(pid), INT32_MAX, &n) == -1 ||
-	    n != (uint64_t)getpid() || fds == NULL ||
-	    number_parse(fds, strlen(fds), LISTEN_MAX, &n) == -1)
+	    n != (uint64_t)getpid() || fds == NULL)
 		return 0;
+	if (number_parse(fds, strlen(fds), LISTEN_MAX, &n) == -1)
+		die_usage("LISTEN_FDS=%s: must be a number of sockets, %d at most", fds,
+		          LISTEN_MAX);
 	return (int)n;
 }
 
@@ -456,8 +464,8 @@ serve_many(const struct options *o, const struct listeners *l)
 		if (pool_serve(l, o->spool, o->sync, &o->serve, &o->pool) == -1)
 			die_system("starting to accept");
 	}
-	if (o->socket_path != NULL)
-		unlink(o->socket_path);
+	if (o->socket_path != NULL && unlink(o->socket_path) == -1)
+		log_error("%s: removing it: %s", o->socket_path, strerror(errno));
 	if (fault != NULL)
 		exit(EXIT_SYSTEM);
 }
@@ -466,7 +474,7 @@ int
 main(int argc, char *argv[])
 {
 	struct options o = {
-	    .spool = DEFAULT_SPOOL,
+	    .spool = SPOOL_DEFAULT,
 	    .port = -1,
 	    .mode = 0700,
 	    .sync = SPOOL_SYNC_FULL,

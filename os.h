@@ -69,6 +69,10 @@ void os_sched_batch(void);
  * cannot do that, or cannot say when it is done. */
 int os_syncfs(int fd);
 
+/* Can an entry of a new directory be lost although each directory on the way to it was flushed, on the
+ * file system that `fd` lies on? Then only os_syncfs keeps it. */
+bool os_loses_new_entries(int fd);
+
 /* The type of the file system that an open file lies on, by the numbers of Linux. Whether names in
  * an open directory are the same that differ in upper and lower case alone; false also where the
  * system does not tell. */
@@ -93,6 +97,9 @@ void os_mark(int fd);
 /* A number for the mount that an open file lies on, which no other gets until the system is rebooted;
  * 0 if the system has none. */
 uint64_t os_mount_id(int fd);
+
+/* Open the standard descriptors that are closed: a file of ours must not become one of them. */
+void os_open_standard(void);
 
 /* Fill `buf` with random bytes that nobody can guess. 0 or -1. */
 int os_random(void *buf, size_t len);

@@ -166,6 +166,19 @@ spool_close(struct spool *sp)
 	close_fd(&sp->rootfd);
 }
 
+const char *
+spool_strerror(int error)
+{
+	switch (error) {
+	case EMLINK:
+		return "too many queues"; /* by max_queues, or for the file system */
+	case ENOBUFS:
+		return "no room where expired messages go"; /* of spool_claim and spool_flush_expired */
+	default:
+		return strerror(error);
+	}
+}
+
 int
 dir_open_or_make(int parent, const char *name)
 {

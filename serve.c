@@ -86,7 +86,7 @@ answer_push(const struct command *c, const struct spread *s)
 	} else if (s->stored == 0 && s->error != 0) {
 		conn_reply_error(c, s->failed, s->error);
 	} else {
-		const char *why = s->error == 0 ? "full" : conn_strerror(s->error);
+		const char *why = s->error == 0 ? "full" : spool_strerror(s->error);
 		conn_log_error(s->failed, s->error);
 		if (!c->noreply)
 			conn_put_line("SERVER_ERROR stored in %u of %u queues, not in %s: %s",
@@ -425,10 +425,12 @@ do_get(const struct command *c)
 	}
 	/* What was taken must reach the application: an error line would make most
 	 * clients throw it away. */
-	if (error != 0 && conn.sent == before)
+	if (error != 0 && conn.sent == before) {
 		conn_reply_error(c, queue, error);
-	else
+	} else {
+		conn.logged_error = error; /* 0: the next one is news */
 		conn_put_line("END");
+	}
 }
 
 /* Messages as they come, for so many seconds, or until so many have come, or no more can be open. */

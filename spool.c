@@ -602,13 +602,17 @@ sync_message(struct push *p)
 
 	if (out->durable && p->length <= JOURNAL_BODY_MAX)
 		journal_make(p->spool); /* for the next one */
-	if (fsync(p->fd) == -1 || (out->place.fd != -1 && delay_sync(&out->place) == -1) ||
-	    fsync(q->dirfd) == -1)
+	if (fsync(p->fd) == -1)
 		return -1;
+	if ((out->place.fd != -1 || !out->durable) && os_loses_new_entries(q->dirfd)) {
+		if (os_syncfs(q->dirfd) == -1)
+			return -1;
+	} else if ((out->place.fd != -1 && delay_sync(&out->place) == -1) ||
+	           fsync(q->dirfd) == -1 || (!out->durable && fsync(p->spool->rootfd) == -1)) {
+		return -1;
+	}
 	if (out->durable)
 		return 0;
-	if (fsync(p->spool->rootfd) == -1)
-		return -1;
 	if (queue_relock(q) == 0) {
 		q->state.durable = true;
 		queue_store(q);

@@ -34,8 +34,13 @@ struct queue;
  * The spool in directory `dir`, which must outlive it: a process has one at a time. Nothing is
  * opened yet: a spool that is missing shows at the first use, and a later use tries again.
  */
+#define SPOOL_DEFAULT "/var/spool/mqd"
+
 struct spool *spool_at(const char *dir, enum spool_sync sync);
 void spool_close(struct spool *sp);
+
+/* What to say of an errno of the functions below: as strerror, or better. */
+const char *spool_strerror(int error);
 
 /* Something was found in the spool that an operator should know of: `what` is one word, `path` is
  * relative to the spool. */
@@ -99,7 +104,7 @@ struct push {
 /*
  * Begin a message for a queue, which is made if it is missing; give it its body, in pieces with
  * push_write, or whole with push_body, if it has at most SPOOL_SMALL bytes and stays where it is
- * until the push ends; publish it. push_begin and push_write: 0 or -1. push_commit: 0 once the
+ * until the push ends; publish it. push_write: 0 or -1. push_commit: 0 once the
  * message is in the queue and as durable as the spool's sync says; 1 if the queue's limits do not
  * let it in, and nothing is stored; or -1. It ends the push in all cases. push_abort ends it with
  * nothing stored.

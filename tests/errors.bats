@@ -241,3 +241,35 @@ sys.stdout.write(p.stdout.decode().replace("\r", ""))' "$BATS_TEST_TMPDIR/mqd" "
 	[ "$(say 'set q 0 0 1' c 'get q' 'set q 0 0 1' c)" = $'NOT_STORED\nVALUE q 0 1\na\nEND\nSTORED' ]
 	ctl check
 }
+
+@test "closed standard descriptors: no file of the spool becomes one of them" {
+	local before
+	mkdir -p "$SPOOL"
+	printf 'set q 0 0 1\r\na\r\nset q 0 0 1\r\nb\r\n' | "$MQD" -H "$SPOOL" >/dev/null
+	before=$(cd "$SPOOL" && find . -type f ! -name .stats -exec md5sum {} + | sort)
+	run bash -c '"$1" -H "$2" ls nosuch >&- 2>&-' - "$MQCTL" "$SPOOL"
+	[ "$status" -eq 1 ]
+	timeout 10 bash -c '"$1" -H "$2" <&- >&- 2>&-' - "$MQD" "$SPOOL"
+	[ "$(cd "$SPOOL" && find . -type f ! -name .stats -exec md5sum {} + | sort)" = "$before" ]
+}
+
+@test "options that say nothing, or too much, are refused" {
+	mkdir -p "$SPOOL"
+	run "$MQD" -H "$SPOOL" -l ""
+	[ "$status" -eq 100 ]
+	[[ $output == *"-l lacks its address"* ]]
+	run "$MQD" -H "$SPOOL" -p 23991 -l ,
+	[ "$status" -eq 100 ]
+	run "$MQD" -H "$SPOOL" -p 30k
+	[ "$status" -eq 100 ]
+	run bash -c 'LISTEN_PID=$$ LISTEN_FDS=17 exec "$1" -H "$2"' - "$MQD" "$SPOOL"
+	[ "$status" -eq 100 ]
+	[[ $output == *"LISTEN_FDS=17"* ]]
+}
+
+@test "an error that comes again after a success is logged again" {
+	mkdir -p "$SPOOL"
+	touch "$SPOOL/x" "$SPOOL/y"
+	printf 'get x\r\nget x\r\nget q\r\nget y\r\n' | "$MQD" -H "$SPOOL" 2>"$BATS_TEST_TMPDIR/log"
+	[ "$(grep -c ': [xy]: ' "$BATS_TEST_TMPDIR/log")" = 2 ]
+}
