@@ -128,23 +128,10 @@ bench: all build/load $(FLOORS)
 	bench/memory
 	bench/wait
 
+# Hours; PARTS="powercut model" for some. What they print goes to tests/SOAK.md.
 soak: all build/load
-	bench/kill
-	bench/churn
-	rm -rf build/soak && mkdir -p build
-	tests/soak $B/mqd $B/mqctl build/soak 120
-	rm -rf build/soak
 	$(MAKE) --no-print-directory PORTABLE=1
-	for b in $B build/portable; do for mode in kill term error; do \
-	    mkdir -p build/inject && tests/inject $$mode $$b/mqd $$b/mqctl build/inject || exit 1; \
-	    rm -rf build/inject; \
-	done; done
-	tests/powercut --fs ext4,xfs,btrfs --sync full,push --how clone,keep,drop,twice \
-	    --loads 4 --cuts 50 --pushes 2000 --seconds 4 $B/mqd build/powercut
-	MQD=$(CURDIR)/$B/mqd MQCTL=$(CURDIR)/$B/mqctl tests/model $$(date +%s)000 --seconds 600 --jobs 2 \
-	    --keep-going --out build
-	for o in pool connection "pool --kill" "connection --kill"; do \
-	    MQD=$(CURDIR)/$B/mqd tests/history --seconds 30 --launch $$o || exit 1; done
+	tests/long $(PARTS)
 
 # Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers. What a
 # fuzzer includes as a whole is not linked a second time.
@@ -227,7 +214,7 @@ help:
 	@echo "make test       all tests; installs what they need (Debian, root)"
 	@echo "make check      format, warnings, clang-tidy, cppcheck, manual pages"
 	@echo "make bench      measurements beside other servers, minutes; BENCH=long ONLY=regex"
-	@echo "make soak       lasting rate, kills, power cuts (root), random sequences: hours"
+	@echo "make soak       power cuts, faults, fuzzing, random sequences: hours; PARTS=\"powercut model\""
 	@echo "make fuzz       libFuzzer on every reader of foreign bytes; FUZZ_SECONDS=60 each"
 	@echo "make afl        AFL++ on all of mqd; AFL_SECONDS=600"
 	@echo "make memcheck   the tests under valgrind: hours"
