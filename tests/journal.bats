@@ -322,3 +322,21 @@ drain() {
 	[ "$(cut -c 55-59 "$SPOOL/q/0000000000000003" | head -n 1)" = 00002 ]
 	"$MQCTL" -H "$SPOOL" check
 }
+
+@test "a directory of somebody else's does not keep the log from being replayed" {
+	[ "$EUID" -eq 0 ] || skip "needs a file of another user"
+	local d=$BATS_TEST_TMPDIR
+	mkdir -p "$SPOOL"
+	chown -R nobody "$SPOOL"
+	for (( ; ${#d} > 1; )); do
+		chmod go+x "$d"
+		d=$(dirname "$d")
+	done
+	printf 'set q 0 0 1\r\na\r\nset q 0 0 1\r\nb\r\nset q 0 0 1\r\nc\r\n' | "$MQD" -u nobody -H "$SPOOL" >/dev/null
+	reboot
+	chown -R nobody "$SPOOL"
+	mkdir -m 700 "$SPOOL/backup"
+	run bash -c 'printf "get q\r\nget backup\r\n" | "$1" -u nobody -H "$2"' - "$MQD" "$SPOOL"
+	echo "$output"
+	[[ $output == *"VALUE q 0 1"*"SERVER_ERROR "* ]]
+}
