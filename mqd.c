@@ -423,14 +423,13 @@ serve_one(const struct options *o, int in, int out)
 	struct sigaction sa = {.sa_handler = on_stop};
 	struct spool *sp = spool_at(o->spool, o->sync);
 
-	spool_on_mistake(sp, log_refusal);
-	if (spool_dirfd(sp) == -1 && spool_is_refused(sp))
-		turn_away(sp, in, out);
-
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGALRM, &sa, NULL);
+	spool_on_mistake(sp, log_refusal);
+	if (spool_dirfd(sp) == -1 && spool_is_refused(sp))
+		turn_away(sp, in, out);
 	serve(sp, &o->serve, in, out);
 	spool_close(sp);
 }
