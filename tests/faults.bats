@@ -14,23 +14,23 @@ teardown() {
 }
 
 # All of them, in each of these, in `make soak`.
-@test "SIGKILL at every second system call: nothing lost, nothing doubled but what was being sent" {
+@test "SIGKILL at every fourth system call: nothing lost, nothing doubled but what was being sent" {
 	native "strace starts it"
-	EVERY=2 run inject kill
+	EVERY=4 run inject kill
 	echo "$output"
 	[ "$status" -eq 0 ]
 }
 
-@test "SIGTERM at every sixth system call: the command is finished, nothing is left to recover" {
+@test "SIGTERM at every ninth system call: the command is finished, nothing is left to recover" {
 	native "strace starts it"
-	EVERY=6 run inject term
+	EVERY=9 run inject term
 	echo "$output"
 	[ "$status" -eq 0 ]
 }
 
-@test "an error from every fourth system call: answered in step, nothing lost, nothing half-written" {
+@test "an error from every sixth system call: answered in step, nothing lost, nothing half-written" {
 	native "strace starts it"
-	EVERY=4 run inject error
+	EVERY=6 run inject error
 	echo "$output"
 	[ "$status" -eq 0 ]
 }
@@ -41,10 +41,10 @@ teardown() {
 	[ "$status" -eq 0 ]
 }
 
-@test "the portable paths: SIGKILL at every eighth system call" {
+@test "the portable paths: SIGKILL at every sixteenth system call" {
 	native "strace starts it"
 	make -s -C "$TOP" PORTABLE=1 >/dev/null
-	EVERY=8 run inject kill "$TOP/build/portable/mqd" "$TOP/build/portable/mqctl"
+	EVERY=16 run inject kill "$TOP/build/portable/mqd" "$TOP/build/portable/mqctl"
 	echo "$output"
 	[ "$status" -eq 0 ]
 	[[ $output == *linkat* ]]
