@@ -138,9 +138,12 @@ take_number(struct queue *q, uint64_t n, struct claim *c, uint64_t *bytes)
 		return ATTEMPT_HOLE;
 	if (c->fd == -1)
 		return is_foreign(errno) ? ATTEMPT_UNFIT : ATTEMPT_ERROR;
-	if (os_stat(c->fd, "", &st) == -1 || !S_ISREG(st.st_mode)) {
+	bool looked = os_stat(c->fd, "", &st) == 0;
+	if (!looked || !S_ISREG(st.st_mode)) {
+		int e = errno;
 		close_fd(&c->fd);
-		return ATTEMPT_UNFIT;
+		errno = e;
+		return looked ? ATTEMPT_UNFIT : ATTEMPT_ERROR;
 	}
 	*bytes = body_bytes(&st);
 	c->reusable = c->reusable && *bytes <= SPOOL_SMALL && os_lease_possible();

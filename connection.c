@@ -179,9 +179,17 @@ write_out(const char *body, size_t len)
 void
 conn_log_error(const char *what, int error)
 {
-	if (error != conn.logged_error)
+	uint64_t *word = &conn.logged[(unsigned)error / 64 % 2], bit = UINT64_C(1) << (unsigned)error % 64;
+
+	if ((*word & bit) == 0)
 		log_often("%s: %s", what, spool_strerror(error));
-	conn.logged_error = error;
+	*word |= bit;
+}
+
+void
+conn_went_through(void)
+{
+	conn.logged[0] = conn.logged[1] = 0;
 }
 
 /* Write the replies, and a body that follows them at once, from where it lies; its message is
@@ -714,7 +722,7 @@ conn_begin(struct spool *sp, int idle_timeout, int keepalive, int in, int out,
 {
 	conn.spool = sp;
 	conn.closing = conn.reader_gone = conn.has_trash = false;
-	conn.logged_error = 0;
+	conn_went_through();
 	io.in = in;
 	io.out = out;
 	io.idle_timeout = idle_timeout;

@@ -995,8 +995,10 @@ queue_load(struct queue *q)
 		return 0;
 	q->raw_len = 0;
 	bool readable = state_read(buf, (size_t)n, s, known ? q->raw : NULL) == 0;
-	if (!readable && (fstat(q->statefd, &st) == -1 || st.st_nlink > 1)) {
-		errno = EMLINK; /* it was never one, but somebody's file with a second name here */
+	if (!readable && fstat(q->statefd, &st) == -1)
+		return -1;
+	if (!readable && st.st_nlink > 1) {
+		errno = EPERM; /* it was never one, but somebody's file with a second name here */
 		return -1;
 	}
 	if (n > STATE_LEN && ftruncate(q->statefd, STATE_LEN) == -1)
@@ -1067,6 +1069,7 @@ queue_relock(struct queue *q)
 		    st.st_dev == q->dev)
 			break;
 		int old = q->statefd;
+		q->statefd = -1; /* open_state may fail before it has another */
 		if (open_state(q) == -1) {
 			int e = errno;
 			close_fd(&q->statefd);

@@ -78,16 +78,16 @@ answer_push(const struct command *c, const struct spread *s)
 {
 	stats_add(STATS_ITEMS, s->stored);
 	if (s->failed[0] == '\0') {
-		conn.logged_error = 0;
+		conn_went_through();
 		conn_reply(c, "STORED");
 	} else if (s->full == s->wanted) {
-		conn.logged_error = 0;
 		conn_reply(c, "NOT_STORED");
 	} else if (s->stored == 0 && s->error != 0) {
 		conn_reply_error(c, s->failed, s->error);
 	} else {
 		const char *why = s->error == 0 ? "full" : spool_strerror(s->error);
-		conn_log_error(s->failed, s->error);
+		if (s->error != 0)
+			conn_log_error(s->failed, s->error);
 		if (!c->noreply)
 			conn_put_line("SERVER_ERROR stored in %u of %u queues, not in %s: %s",
 			              s->stored, s->wanted, s->failed, why);
@@ -428,7 +428,8 @@ do_get(const struct command *c)
 	if (error != 0 && conn.sent == before) {
 		conn_reply_error(c, queue, error);
 	} else {
-		conn.logged_error = error; /* 0: the next one is news */
+		if (conn.sent > before)
+			conn_went_through();
 		conn_put_line("END");
 	}
 }

@@ -52,7 +52,7 @@ fill(void)
 	if (fstat(file, &st) == -1)
 		return -1;
 	if (!S_ISREG(st.st_mode) || st.st_nlink > 1) { /* somebody's, with a second name here */
-		errno = S_ISREG(st.st_mode) ? EMLINK : ENXIO;
+		errno = S_ISREG(st.st_mode) ? EPERM : ENXIO;
 		return -1;
 	}
 	if (st.st_size >= PAGE)

@@ -6,10 +6,6 @@ setup() {
 	start_mqd
 }
 
-teardown() {
-	stop_mqd
-}
-
 has_messages() {
 	[[ $(count_messages "$1") -eq $2 ]]
 }

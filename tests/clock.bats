@@ -31,18 +31,10 @@ setup() {
 	set_clock 0
 }
 
-teardown() {
-	stop_mqd
-}
-
 # set_clock SECONDS: so far is mqd's clock ahead of the system's.
 set_clock() {
 	echo "$1" >"$CLOCK_FILE.new"
 	mv "$CLOCK_FILE.new" "$CLOCK_FILE"
-}
-
-ctl() {
-	"$MQCTL" -H "$SPOOL" "$@"
 }
 
 # say LINE...: what mqd answers to these lines, without its carriage returns.

@@ -3,10 +3,6 @@
 
 load helper
 
-teardown() {
-	stop_mqd
-}
-
 @test "the session of the README, byte for byte, and the files it leaves" {
 	start_mqd
 	talk_tcp <<-'END'

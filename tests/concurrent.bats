@@ -8,10 +8,6 @@ setup() {
 	LOAD=$TOP/build/load
 }
 
-teardown() {
-	stop_mqd
-}
-
 @test "50 processes push and pop one queue: every message exactly once" {
 	start_mqd -N
 	run "$BATS_TEST_DIRNAME/order" "$PORT" 25 25 400

@@ -8,14 +8,6 @@ setup() {
 	mkdir -p "$SPOOL"
 }
 
-teardown() {
-	stop_mqd
-}
-
-ctl() {
-	"$MQCTL" -H "$SPOOL" "$@"
-}
-
 # setting KEY [QUEUE]: the value in force and where it comes from, relative to the spool.
 setting() {
 	ctl config ${2:+"$2"} 2>/dev/null | sed -n "s,^$1  *,,p" | sed "s,$SPOOL/,,; s/  */ /"

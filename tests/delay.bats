@@ -4,16 +4,8 @@
 
 load helper
 
-teardown() {
-	stop_mqd
-}
-
 setup() {
 	mkdir -p "$SPOOL"
-}
-
-ctl() {
-	"$MQCTL" -H "$SPOOL" "$@"
 }
 
 # say LINE...: what mqd answers to these lines, without its carriage returns.

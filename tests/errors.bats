@@ -7,14 +7,6 @@ setup() {
 	mkdir -p "$SPOOL"
 }
 
-teardown() {
-	stop_mqd
-}
-
-ctl() {
-	"$MQCTL" -H "$SPOOL" "$@"
-}
-
 # say LINE...: what mqd answers to these lines, without its carriage returns.
 say() {
 	printf '%s\r\n' "$@" | "$MQD" -H "$SPOOL" 2>/dev/null | tr -d '\r'
@@ -272,4 +264,44 @@ sys.stdout.write(p.stdout.decode().replace("\r", ""))' "$BATS_TEST_TMPDIR/mqd" "
 	touch "$SPOOL/x" "$SPOOL/y"
 	printf 'get x\r\nget x\r\nget q\r\nget y\r\n' | "$MQD" -H "$SPOOL" 2>"$BATS_TEST_TMPDIR/log"
 	[ "$(grep -c ': [xy]: ' "$BATS_TEST_TMPDIR/log")" = 2 ]
+}
+
+@test "a look at a file fails, whichever, in a queue whose .state was removed: the next command works" {
+	"$PYTHON" - "$MQD_BINARY" "$MQCTL" "$SPOOL" "$BATS_TEST_TMPDIR/trace" <<-'END'
+		import os, subprocess, sys
+		mqd, mqctl, spool, trace = sys.argv[1:5]
+		failed = 0
+		for call in "fstat", "newfstatat", "fstatat64", "statx":
+		    for n in range(1, 25):
+		        p = subprocess.Popen(["strace", "-qq", "-Z", "-o", trace, "-e", f"inject=?{call}:error=EIO:when={n}",
+		                              mqd, "-H", spool, "-o", "sync=none"], env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
+		                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
+		        r = os.fdopen(p.stdout.fileno(), "rb", closefd=False)
+		        def ask(line):
+		            p.stdin.write(line + b"\r\n")
+		            replies = [r.readline()]
+		            while replies[-1].startswith((b"VALUE", b"a")):
+		                replies.append(r.readline())
+		            return replies
+		        replies = ask(b"set q 0 0 1\r\na") + ask(b"get q/open")
+		        try:
+		            os.unlink(spool + "/q/.state")
+		        except FileNotFoundError:
+		            pass
+		        for command in b"get q/abort", b"get q/open", b"get q/close", b"set q 0 0 1\r\na", b"get q":
+		            replies += ask(command)
+		        p.stdin.close()
+		        assert p.wait() == 0, (call, n, p.returncode, replies)
+		        errors = [l for l in replies if b"ERROR" in l]
+		        assert all(b"nput/output error" in l or b"I/O error" in l for l in errors), (call, n, replies)
+		        seen = open(trace).read()
+		        if "INJECTED" not in seen:
+		            break
+		        assert "EBADF" not in seen, (call, n, replies)
+		        failed += errors != []
+		        # What was stored and not delivered is there, and nothing was set aside.
+		        left = subprocess.run([mqctl, "-H", spool, "flush", "q"], capture_output=True)
+		        assert left.returncode == 0 and not os.path.exists(spool + "/q/.bad"), (call, n, replies, left)
+		assert failed > 2, failed
+	END
 }

@@ -3,10 +3,6 @@
 
 load helper
 
-teardown() {
-	stop_mqd
-}
-
 setup() {
 	mkdir -p "$SPOOL"
 }
@@ -49,7 +45,7 @@ is_empty() {
 		printf 'set q 0 -1 1\r\nx\r\n'
 	done | "$MQD" -H "$SPOOL" -N >/dev/null
 	start_mqd -N
-	printf 'flush_expired q\r\n' | nc -q 30 127.0.0.1 "$PORT" >"$BATS_TEST_TMPDIR/reply" 3>&- &
+	{ printf 'flush_expired q\r\n' >&4 && head -1 <&4; } 4<>"/dev/tcp/127.0.0.1/$PORT" >"$BATS_TEST_TMPDIR/reply" 3>&- &
 	local client=$!
 	has_begun() { [[ $(find "$SPOOL/q" -maxdepth 1 -name '0*' | wc -l) -lt 3000 ]]; }
 	wait_for has_begun
@@ -59,8 +55,7 @@ is_empty() {
 	END
 	answered() { [ -s "$BATS_TEST_TMPDIR/reply" ]; }
 	wait_for answered
-	kill "$client"
-	wait "$client" || :
+	wait "$client"
 	"$MQCTL" -H "$SPOOL" check
 }
 

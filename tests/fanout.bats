@@ -7,10 +7,6 @@ setup() {
 	mkdir -p "$SPOOL"
 }
 
-teardown() {
-	stop_mqd
-}
-
 @test "each set to a queue goes to its children, from the first command on that names them" {
 	talk <<-'END'
 		> set orders 0 0 6

@@ -9,10 +9,6 @@ inject() {
 	"$BATS_TEST_DIRNAME/inject" "$1" "${2:-$MQD_BINARY}" "${3:-$MQCTL}" "$BATS_TEST_TMPDIR/inject"
 }
 
-teardown() {
-	stop_mqd
-}
-
 # All of them, in each of these, in `make soak`.
 @test "SIGKILL at every fourth system call: nothing lost, nothing doubled but what was being sent" {
 	native "strace starts it"

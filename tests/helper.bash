@@ -33,6 +33,16 @@ wait_for() {
 	done
 }
 
+# ctl ARG...: mqctl on the test's spool.
+ctl() {
+	"$MQCTL" -H "$SPOOL" "$@"
+}
+
+# What a test file that has more to undo defines again.
+teardown() {
+	stop_mqd
+}
+
 # listening PORT: does somebody accept on that loopback port?
 listening() {
 	(exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null

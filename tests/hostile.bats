@@ -3,10 +3,6 @@
 
 load helper
 
-teardown() {
-	stop_mqd
-}
-
 # assail ATTACK...: each with an mqd of its own, which others use meanwhile.
 assail() {
 	"$BATS_TEST_DIRNAME/hostile" --fast "$@"

@@ -4,10 +4,6 @@
 
 load helper
 
-teardown() {
-	stop_mqd
-}
-
 # fill QUEUE N: N messages of five bytes, quickly.
 fill() {
 	mkdir -p "$SPOOL"

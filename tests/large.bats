@@ -3,10 +3,6 @@
 
 load helper
 
-teardown() {
-	stop_mqd
-}
-
 # client WAY < script: a Python script about the connection `s`, its reader `r`, and body(n), n bytes
 # that are the same for the same n. WAY is tcp, unix (of start_mqd -s "$BATS_TEST_TMPDIR/s") or pipe.
 client() {

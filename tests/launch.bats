@@ -7,10 +7,6 @@ setup() {
 	mkdir -p "$SPOOL"
 }
 
-teardown() {
-	stop_mqd
-}
-
 as_nobody() {
 	[ "$EUID" -eq 0 ] || skip "only root can become another user"
 	cp "$MQD_BINARY" "$BATS_TEST_TMPDIR/mqd"

@@ -7,14 +7,6 @@ setup() {
 	mkdir -p "$SPOOL"
 }
 
-teardown() {
-	stop_mqd
-}
-
-ctl() {
-	"$MQCTL" -H "$SPOOL" "$@"
-}
-
 @test "put, ls, peek, cat, rm, get, flush, drop" {
 	printf one | ctl put q
 	printf 'two\nlines' | ctl put q

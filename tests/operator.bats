@@ -8,14 +8,6 @@ setup() {
 	mkdir -p "$SPOOL"
 }
 
-teardown() {
-	stop_mqd
-}
-
-ctl() {
-	"$MQCTL" -H "$SPOOL" "$@"
-}
-
 # python [argument...] < script: with the helpers below. PORT and SPOOL are the test's.
 python() {
 	{

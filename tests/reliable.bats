@@ -3,10 +3,6 @@
 
 load helper
 
-teardown() {
-	stop_mqd
-}
-
 # name NUMBER: the name of a message.
 name() {
 	printf %016d "$1"

@@ -2,10 +2,6 @@
 
 load helper
 
-teardown() {
-	stop_mqd
-}
-
 sockets() {
 	timeout 60 "$PYTHON" "$BATS_TEST_DIRNAME/clients/sockets.py" "$PORT" "$@"
 }
