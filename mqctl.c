@@ -20,45 +20,19 @@
 #include <unistd.h>
 
 #include "holder.h"
+#include "mqctl.h"
 #include "number.h"
 #include "os.h"
 #include "place.h"
 #include "queue_name.h"
 #include "spool.h"
 
-enum { EXIT_NOTHING = 1, EXIT_USAGE = 100, EXIT_SYSTEM = 111 };
-
 #define PEEK_MAX 10000 /* messages */
 #define PREVIEW 60     /* bytes of body that peek shows */
-#define NAME_WIDTH 10  /* of the names of queues in a list, at the least */
+#define USAGE_WIDTH 23
+#define NAME_WIDTH 10 /* of the names of queues in a list, at the least */
 
-static const char usage_text[] =
-    "usage: mqctl [-H spool] command\n"
-    "\n"
-    "  ls [queue...]        how the queues stand\n"
-    "  open [queue...]      the messages on their way to a client, and who holds them\n"
-    "  peek queue [n]       show the first n messages (1), taking none\n"
-    "  cat queue number     print the body of a message\n"
-    "  put queue            append standard input as a message\n"
-    "  get queue            take the oldest message and print it\n"
-    "  rm queue number      remove a message\n"
-    "  mv queue number|all queue2\n"
-    "                       move a message, or all, to the end of another queue\n"
-    "  retry queue" SPOOL_DEAD " [queue2]\n"
-    "                       move all back to the end of queue, or of queue2, with their\n"
-    "                       tries forgotten\n"
-    "  flush queue          remove all messages\n"
-    "  drop queue           remove the queue with all in it\n"
-    "  pause queue [time]   deliver nothing from it, for 30s, 5m, ...; or until\n"
-    "  resume queue         deliver again\n"
-    "  status [up|readonly|quiescent]\n"
-    "                       what clients may do in the spool: show it, or set it\n"
-    "  set queue key=value ...\n"
-    "                       change its .config; of the whole spool, if queue is /\n"
-    "  config [queue]       the settings in force, and where each comes from\n"
-    "  check [--repair]     read everything, list what is wrong, mend it\n";
-
-__attribute__((format(printf, 2, 3))) _Noreturn static void
+void
 die(int code, const char *format, ...)
 {
 	va_list args;
@@ -71,14 +45,13 @@ die(int code, const char *format, ...)
 	exit(code);
 }
 
-_Noreturn static void
+void
 die_system(const char *what)
 {
 	die(EXIT_SYSTEM, "%s: %s", what, spool_strerror(errno));
 }
 
-/* A queue is named as `ls` shows it (encoded) or as a client does. */
-static const char *
+const char *
 queue_arg(const char *arg)
 {
 	static char dirs[2][QUEUE_NAME_MAX + 1]; /* no command has more */
@@ -90,7 +63,7 @@ queue_arg(const char *arg)
 	return dir;
 }
 
-static uint64_t
+uint64_t
 number_arg(const char *arg)
 {
 	uint64_t n;
@@ -154,8 +127,7 @@ ls_queue(struct spool *sp, const char *queue, int width)
 	return 1;
 }
 
-/* The queues that were named, encoded, or all of them. To be freed with spool_list_free. */
-static char **
+char **
 queues_arg(struct spool *sp, int argc, char *argv[])
 {
 	char **queues = argc == 0 ? spool_list(sp) : calloc((size_t)argc + 1, sizeof *queues);
@@ -715,18 +687,53 @@ cmd_check(struct spool *sp, int argc, char *argv[])
 	return n == 0 ? 0 : EXIT_NOTHING;
 }
 
+#define ANY 1000000
+
+/* In the order of `mqctl -h`. */
 static const struct command {
 	const char *name;
 	int (*run)(struct spool *sp, int argc, char *argv[]); /* the exit code */
 	int min, max;                                         /* arguments */
+	const char *args, *what;
 } commands[] = {
-    {"ls", cmd_ls, 0, 1000000},   {"peek", cmd_peek, 1, 2},       {"cat", cmd_cat, 2, 2},
-    {"put", cmd_put, 1, 1},       {"get", cmd_get, 1, 1},         {"rm", cmd_rm, 2, 2},
-    {"flush", cmd_flush, 1, 1},   {"drop", cmd_drop, 1, 1},       {"check", cmd_check, 0, 1},
-    {"set", cmd_set, 2, 1000},    {"config", cmd_config, 0, 1},   {"mv", cmd_mv, 3, 3},
-    {"retry", cmd_retry, 1, 2},   {"open", cmd_open, 0, 1000000}, {"pause", cmd_pause, 1, 2},
-    {"resume", cmd_resume, 1, 1}, {"status", cmd_status, 0, 1},
+    {"ls", cmd_ls, 0, ANY, "[queue...]", "how the queues stand"},
+    {"open", cmd_open, 0, ANY, "[queue...]",
+     "the messages on their way to a client, and who holds them"},
+    {"peek", cmd_peek, 1, 2, "queue [n]", "show the first n messages (1), taking none"},
+    {"cat", cmd_cat, 2, 2, "queue number", "print the body of a message"},
+    {"put", cmd_put, 1, 1, "queue", "append standard input as a message"},
+    {"get", cmd_get, 1, 1, "queue", "take the oldest message and print it"},
+    {"rm", cmd_rm, 2, 2, "queue number", "remove a message"},
+    {"mv", cmd_mv, 3, 3, "queue number|all queue2",
+     "move a message, or all, to the end of another queue"},
+    {"retry", cmd_retry, 1, 2, "queue" SPOOL_DEAD " [queue2]",
+     "move all back to the end of queue, or of queue2, with their tries forgotten"},
+    {"flush", cmd_flush, 1, 1, "queue", "remove all messages"},
+    {"drop", cmd_drop, 1, 1, "queue", "remove the queue with all in it"},
+    {"pause", cmd_pause, 1, 2, "queue [time]",
+     "deliver nothing from it, for 30s, 5m, ...; or until"},
+    {"resume", cmd_resume, 1, 1, "queue", "deliver again"},
+    {"status", cmd_status, 0, 1, "[up|readonly|quiescent]",
+     "what clients may do in the spool: show it, or set it"},
+    {"set", cmd_set, 2, 1000, "queue key=value ...",
+     "change its .config; of the whole spool, if queue is /"},
+    {"config", cmd_config, 0, 1, "[queue]", "the settings in force, and where each comes from"},
+    {"check", cmd_check, 0, 1, "[--repair]", "read everything, list what is wrong, mend it"},
 };
+
+static void
+print_usage(void)
+{
+	printf("usage: mqctl [-H spool] command\n\n");
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+		const struct command *c = &commands[i];
+		int len = printf("  %s %s", c->name, c->args);
+		/* What leaves no room for the text has it on a line of its own. */
+		if (len >= USAGE_WIDTH)
+			len = printf("\n") - 1;
+		printf("%*s%s\n", USAGE_WIDTH - len, "", c->what);
+	}
+}
 
 /* What root leaves behind in the spool, mqd could not open. Not `for_good`: so that seteuid leads
  * back. */
@@ -800,7 +807,7 @@ main(int argc, char *argv[])
 	os_open_standard();
 	while ((c = getopt(argc, argv, "+H:h")) != -1) {
 		if (c == 'h') {
-			fputs(usage_text, stdout);
+			print_usage();
 			return 0;
 		}
 		if (c != 'H')
