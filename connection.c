@@ -179,7 +179,8 @@ write_out(const char *body, size_t len)
 void
 conn_log_error(const char *what, int error)
 {
-	uint64_t *word = &conn.logged[(unsigned)error / 64 % 2], bit = UINT64_C(1) << (unsigned)error % 64;
+	uint64_t *word = &conn.logged[(unsigned)error / 64 % 2], bit = UINT64_C(1)
+	                                                               << (unsigned)error % 64;
 
 	if ((*word & bit) == 0)
 		log_often("%s: %s", what, spool_strerror(error));
@@ -187,7 +188,7 @@ conn_log_error(const char *what, int error)
 }
 
 void
-conn_went_through(void)
+conn_worked(void)
 {
 	conn.logged[0] = conn.logged[1] = 0;
 }
@@ -722,7 +723,7 @@ conn_begin(struct spool *sp, int idle_timeout, int keepalive, int in, int out,
 {
 	conn.spool = sp;
 	conn.closing = conn.reader_gone = conn.has_trash = false;
-	conn_went_through();
+	conn_worked();
 	io.in = in;
 	io.out = out;
 	io.idle_timeout = idle_timeout;

@@ -14,11 +14,12 @@
 /* What the commands know of it, and may set. */
 extern struct connection {
 	struct spool *spool;
-	bool closing;          /* nothing further is to be read */
-	bool reader_gone;      /* nothing can be written any more */
-	bool has_trash;        /* files of a deleted queue are to be unlinked */
-	uint64_t logged[2];    /* a bit for each errno that was logged since a message went through: a
-	                          full disk is told once, not a million times */
+	bool closing;     /* nothing further is to be read */
+	bool reader_gone; /* nothing can be written any more */
+	bool has_trash;   /* files of a deleted queue are to be unlinked */
+	uint64_t
+	    logged[2]; /* a bit for each errno that was logged since something worked: a full disk
+	                          is told once, not a million times */
 	unsigned long sent;    /* messages, ever */
 	unsigned long flushes; /* with which all was written that had been put, ever */
 } conn;
@@ -26,8 +27,8 @@ extern struct connection {
 /* Seconds since the process was asked to end, from 1; or 0. */
 extern volatile sig_atomic_t conn_terminating;
 
-/* A message went through: the next error is news, whatever it is. */
-void conn_went_through(void);
+/* Something worked: the next error is news, whatever it is. */
+void conn_worked(void);
 
 /* Ask it to end. For serve_terminate, which see. */
 void conn_terminate(void);

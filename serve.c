@@ -78,7 +78,7 @@ answer_push(const struct command *c, const struct spread *s)
 {
 	stats_add(STATS_ITEMS, s->stored);
 	if (s->failed[0] == '\0') {
-		conn_went_through();
+		conn_worked();
 		conn_reply(c, "STORED");
 	} else if (s->full == s->wanted) {
 		conn_reply(c, "NOT_STORED");
@@ -425,13 +425,12 @@ do_get(const struct command *c)
 	}
 	/* What was taken must reach the application: an error line would make most
 	 * clients throw it away. */
-	if (error != 0 && conn.sent == before) {
+	if (error != 0 && conn.sent == before)
 		conn_reply_error(c, queue, error);
-	} else {
-		if (conn.sent > before)
-			conn_went_through();
+	else
 		conn_put_line("END");
-	}
+	if (error == 0)
+		conn_worked();
 }
 
 /* Messages as they come, for so many seconds, or until so many have come, or no more can be open. */
