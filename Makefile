@@ -100,7 +100,7 @@ run: all
 	@exec ./mqd -v -H spool -l 127.0.0.1 -p 22201 -u "$$(id -u)"
 
 # What the tests need, all of them, and the summary line. TESTS=file... runs only these,
-# LAUNCH=connection with a process per connection, SYNC=full|push|none with that -o sync.
+# JOBS=n files at a time, LAUNCH=connection with a process per connection, SYNC=full|push|none with that -o sync.
 test: all
 	MQD=$(CURDIR)/$B/mqd MQCTL=$(CURDIR)/$B/mqctl tests/run $(TESTS)
 

@@ -415,7 +415,8 @@ python() {
 		# One sleep in accepting and up to two in serving for each; a herd would be 5,000.
 		print(woken, "sleeps for 100 connections")
 		assert woken <= 400, woken
-		assert sum(after[pid] > before[pid] for pid in stayed) <= 10
+		# Taken in turn it would be all of them; on a busy machine the last one is not back yet.
+		assert sum(after[pid] > before[pid] for pid in stayed) <= 25
 	END
 }
 
