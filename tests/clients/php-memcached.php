@@ -152,7 +152,7 @@ $scenarios = [
         check('get with t and open', $client->get('jobs/t=500/open'), 'one');
         check('close/open', $client->get('jobs/t=500/close/open'), 'two');
         $client->quit();
-        check('peek', $client->get('jobs/peek'), 'two');
+        check('peek', $client->get('jobs/t=5000/peek'), 'two');
         check('get with open', $client->get('jobs/t=500/open'), 'two');
         check('close', $client->get('jobs/close'), false);
         check('t', $client->get('jobs/t=50'), false);

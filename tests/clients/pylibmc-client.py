@@ -164,7 +164,7 @@ def reliable():
     check("get with t and open", queue.get("jobs/t=500/open"), b"one")
     check("close/open", queue.get("jobs/t=500/close/open"), b"two")
     queue.disconnect_all()
-    check("peek", queue.get("jobs/peek"), b"two")
+    check("peek", queue.get("jobs/t=5000/peek"), b"two")  # it is noticed in a moment that we had left
     check("gets with open", queue.get("jobs/t=500/open"), b"two")
     check("close", queue.get("jobs/close"), None)
     check("t", queue.get("jobs/t=50"), None)
