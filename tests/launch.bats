@@ -243,3 +243,24 @@ as_nobody() {
 	wait "$pid"
 	[ "$(printf 'get a\r\nstats\r\n' | "$MQD" -H "$SPOOL" | grep -c $'^x\r\|^STAT cmd_get 1\r')" = 2 ]
 }
+
+@test "a socket that was left non-blocking is waited for, with an idle_timeout too" {
+	mkdir -p "$SPOOL"
+	"$PYTHON" - "$MQD" "$SPOOL" <<-'END'
+		import select, socket, subprocess, sys, time
+		for timeout in "0", "30":
+		    ours, theirs = socket.socketpair()
+		    theirs.setblocking(False)
+		    p = subprocess.Popen([sys.argv[1], "-H", sys.argv[2], "-o", "idle_timeout=" + timeout],
+		                         stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
+		    theirs.close()
+		    ours.settimeout(10)
+		    for _ in range(3):
+		        # It has nothing to say meanwhile, and has not left.
+		        assert select.select([ours], [], [], .1) == ([], [], [])
+		        ours.sendall(b"version\r\n")
+		        assert ours.recv(100).startswith(b"VERSION"), timeout
+		    ours.close()
+		    assert p.wait(10) == 0, timeout
+	END
+}
