@@ -83,8 +83,9 @@ say() {
 }
 
 @test "few descriptors: each number is enough, or the reply says so; nothing is lost" {
+	# The program itself: a script in between would need some, too.
 	mkdir "$SPOOL"
-	"$PYTHON" - "$MQD" "$SPOOL" "$MQCTL" <<-'END'
+	"$PYTHON" - "$MQD_BINARY" "$SPOOL" "$MQCTL" <<-'END'
 		import resource, subprocess, sys
 		mqd, spool, mqctl = sys.argv[1:4]
 		commands = b"".join(b"set %s 0 0 1\r\nx\r\nget %s\r\n" % (q, q) for q in (b"q", b"r", b"s", b"t+c", b"t", b"u"))
