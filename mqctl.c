@@ -37,6 +37,7 @@ die(int code, const char *format, ...)
 	va_list args;
 
 	progress_end();
+	terminal_leave();
 	va_start(args, format);
 	fprintf(stderr, "mqctl: ");
 	vfprintf(stderr, format, args);
