@@ -34,6 +34,7 @@
 #define EVERY_MS 1000 /* a refresh, unless -d says otherwise */
 #define EVERY_MIN 100
 #define STALE_MS 10000 /* after which a queue is looked at, whatever its .state says */
+#define ALWAYS 50      /* queues that a refresh looks at in any case, where there is no screen */
 #define HISTORY 40     /* refreshes */
 #define NAME_MIN 10    /* columns, if there is room for any other */
 #define DEPTH_MIN 8
@@ -459,17 +460,15 @@ put_name(const char *name, size_t width)
 {
 	size_t len = strlen(name), head;
 
-	if (len <= width) {
-		put("%s", name);
-		pad(width - len);
+	if (len <= width || width < 5) {
+		put("%.*s", (int)width, name);
+		pad(len < width ? width - len : 0);
 		return;
 	}
 	head = width / 2;
 	put("%.*s", (int)head, name);
-	if (width > head)
-		put_glyph(screen.utf8 ? "…" : "~");
-	if (width > head + 1)
-		put("%s", name + len - (width - head - 1));
+	put_glyph(screen.utf8 ? "…" : "~");
+	put("%s", name + len - (width - head - 1));
 }
 
 /* What there is room for. */
@@ -492,8 +491,9 @@ lay_out(struct layout *l, size_t longest)
 				used += 1 + (size_t)columns[c].width;
 			}
 	size_t rest = width > used ? width - used : 0;
-	/* However long the names are, half of what is left is for the depth. */
+	/* However long the names are, half of what is left is for the depth, if it needs it. */
 	size_t keep = rest >= 2 * (DEPTH_MIN + 2) ? rest / 2 : 0;
+	keep = keep > HISTORY + 2 ? HISTORY + 2 : keep;
 	size_t more = longest > NAME_MIN ? longest - NAME_MIN : 0;
 	more = more > rest - keep ? rest - keep : more;
 	l->name = width < NAME_MIN ? width : NAME_MIN + more;
@@ -1047,7 +1047,10 @@ print_frame(void)
 	for (int c = NAME + 1; c < COLUMNS; c++)
 		printf(" %*s", columns[c].width, columns[c].heading);
 	putchar('\n');
+	for (size_t i = 0; i < top.n; i++)
+		top.rows[i]->shown = false;
 	for (size_t i = 0; i < top.nview; i++) {
+		top.view[i]->shown = i < ALWAYS;
 		printf("%-*s", width, top.view[i]->name);
 		for (int c = NAME + 1; c < COLUMNS; c++) {
 			write_cell(text, sizeof text, (enum column)c, top.view[i]);
