@@ -19,11 +19,11 @@ enum {
 	EXIT_SYSTEM = 111, /* what was asked for did not work */
 };
 
-/* Say why on standard error, and exit. */
-__attribute__((format(printf, 2, 3))) _Noreturn void die(int code, const char *format, ...);
+/* Say why on standard error, and exit. (Not _Noreturn: cppcheck does not know that.) */
+__attribute__((noreturn, format(printf, 2, 3))) void die(int code, const char *format, ...);
 
 /* Likewise, with what errno says of it, and EXIT_SYSTEM. */
-_Noreturn void die_system(const char *what);
+__attribute__((noreturn)) void die_system(const char *what);
 
 /* The encoded name of the queue that an argument means, which is as `ls` shows it (encoded) or as a
  * client does. Of two calls both results stay. */

@@ -34,7 +34,7 @@ progress_begin(const char *what, uint64_t total)
 	size_t n = 0;
 
 	progress_end();
-	while (what[n] != '\0' && n < sizeof work.what - 1) {
+	while (n < sizeof work.what - 1 && what[n] != '\0') {
 		work.what[n] = what[n] >= ' ' && what[n] <= '~' ? what[n] : '?';
 		n++;
 	}

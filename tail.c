@@ -112,7 +112,7 @@ look(struct tail *t)
 	delay_promote(q);
 	queue_store(q);
 	next = state_next(&q->state);
-	if (q != t->queue) {
+	if (t->queue == NULL || q != t->queue) {
 		if (t->queue != NULL)
 			queue_unref(t->queue);
 		t->queue = q;

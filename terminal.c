@@ -114,7 +114,7 @@ take_screen(void)
 
 /* Can something be written now, or soon, without waiting for whoever shows it? */
 static bool
-can_write(int ms)
+can_write(long ms)
 {
 	struct timeval timeout = {.tv_usec = ms * 1000};
 	fd_set fds;

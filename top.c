@@ -492,7 +492,7 @@ lay_out(struct layout *l, size_t longest)
 			}
 	size_t rest = width > used ? width - used : 0;
 	/* However long the names are, half of what is left is for the depth, if it needs it. */
-	size_t keep = rest >= 2 * (DEPTH_MIN + 2) ? rest / 2 : 0;
+	size_t keep = rest / 2 >= DEPTH_MIN + 2 ? rest / 2 : 0;
 	keep = keep > HISTORY + 2 ? HISTORY + 2 : keep;
 	size_t more = longest > NAME_MIN ? longest - NAME_MIN : 0;
 	more = more > rest - keep ? rest - keep : more;
