@@ -558,7 +558,7 @@ main(int argc, char *argv[])
 		if (argc - 1 < cmd->min || argc - 1 > cmd->max)
 			die(EXIT_USAGE, "%s: wrong number of arguments; mqctl -h tells", cmd->name);
 		if (want_json && !can_json(cmd))
-			die(EXIT_USAGE, "%s: lists nothing, so --json means nothing", cmd->name);
+			die(EXIT_USAGE, "%s: has no --json", cmd->name);
 		return run(cmd, dir, argc - 1, argv + 1);
 	}
 	die(EXIT_USAGE, "%s: no such command; mqctl -h tells", argc > 0 ? argv[0] : "(none)");

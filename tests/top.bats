@@ -292,8 +292,7 @@ in_full_screen() {
 	cat >"$BATS_TEST_TMPDIR/once" <<-END
 		trap : INT
 		stty -g >"$BATS_TEST_TMPDIR/before"
-		$MQCTL -H $SPOOL top -d 250ms & echo \$! >"$BATS_TEST_TMPDIR/pid"
-		fg >/dev/null
+		sh -c 'echo \$\$ >"$BATS_TEST_TMPDIR/pid"; exec $MQCTL -H $SPOOL top -d 250ms'
 		echo "ended with \$?"
 		stty -g >"$BATS_TEST_TMPDIR/after"
 	END
