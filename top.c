@@ -4,7 +4,7 @@
  * To look at a queue costs a lock and some system calls, so of thousands of queues each second only
  * those are looked at that can have changed: what is on the screen, what had messages on their way or
  * processes waiting, and those whose .state was written since, which a look at its times tells for a
- * tenth of the price. The others have their turn every few seconds, and all of that stops when it has
+ * twentieth of the price. The others have their turn every few seconds, and all of that stops when it has
  * taken a quarter of the time: then the next refresh goes on where this one ended. Nothing is
  * kept but the counters of the last look, and how many messages waited at the last refreshes.
  *
