@@ -4,9 +4,9 @@
  * To look at a queue costs a lock and some system calls, so of thousands of queues each second only
  * those are looked at that can have changed: what is on the screen, what had messages on their way or
  * processes waiting, and those whose .state was written since, which a look at its times tells for a
- * twentieth of the price. The others have their turn every few seconds, and all of that stops when it has
- * taken a quarter of the time: then the next refresh goes on where this one ended. Nothing is
- * kept but the counters of the last look, and how many messages waited at the last refreshes.
+ * small part of the price. The others have their turn some seconds later, and all of that stops when it
+ * has taken a quarter of the time: then the next refresh goes on where this one ended. Nothing is kept
+ * but the counters of the last look, and how many messages waited at the last refreshes.
  *
  * A frame is made in memory, line by line, each cut where the screen ends, and written at once.
  * Without a terminal, or with a dumb one, the same is printed as plain lines, frame after frame.
@@ -177,13 +177,13 @@ look_at(struct row *r)
 
 /* Can it stand otherwise than at the last look? */
 static bool
-may_differ(const struct row *r, uint64_t now)
+may_differ(const struct row *r)
 {
 	char path[QUEUE_NAME_MAX + 16];
 	struct stat st;
 
 	if (r->looked == 0 || r->shown || r->st.in_flight > 0 || r->st.waiters > 0 ||
-	    r->st.delayed > 0 || r->st.paused_ms > 0 || now - r->looked >= STALE_MS)
+	    r->st.delayed > 0 || r->st.paused_ms > 0)
 		return true;
 	snprintf(path, sizeof path, "%s/.state", r->name);
 	return fstatat(spool_dirfd(top.spool), path, &st, AT_SYMLINK_NOFOLLOW) == -1 ||
@@ -200,10 +200,12 @@ stands_still(struct row *r)
 static void
 refresh(void)
 {
-	uint64_t began = os_monotonic_ms(), left = top.every / 4;
+	uint64_t began = os_monotonic_ms(), left = top.every / 4, stale;
 	size_t i;
 
 	list_queues();
+	/* Not all at once, although they were when we began. */
+	stale = top.n * top.every / STALE_MS + 1;
 	top.refreshes++;
 	for (i = 0; i < top.n; i++)
 		if (top.rows[i]->shown)
@@ -218,7 +220,9 @@ refresh(void)
 			break;
 		if (r->looked >= began && r->looked != 0)
 			continue;
-		if (may_differ(r, now))
+		bool old = r->looked != 0 && now - r->looked >= STALE_MS && stale > 0;
+		stale -= old;
+		if (old || may_differ(r))
 			look_at(r);
 		else
 			stands_still(r);
