@@ -52,7 +52,7 @@ B := build/$(VARIANT)
 COMMON := spool.o claim.o queue.o wait.o admin.o config.o fanout.o delay.o journal.o state.o message.o queue_name.o crc32c.o \
 	number.o place.o os.o
 MQD := mqd.o listen.o pool.o serve.o report.o connection.o proto.o stats.o log.o $(COMMON)
-MQCTL := mqctl.o holder.o $(COMMON)
+MQCTL := mqctl.o list.o top.o tail.o holder.o json.o progress.o terminal.o $(COMMON)
 
 ifeq ($(VARIANT),default)
 all: mqd mqctl

@@ -230,6 +230,19 @@ queue_recount(struct queue *q)
 	return 0;
 }
 
+void
+spool_on_progress(struct spool *sp, spool_progress *progress)
+{
+	sp->on_progress = progress;
+}
+
+static void
+tell_progress(const struct spool *sp, uint64_t done, uint64_t total)
+{
+	if (sp->on_progress != NULL)
+		sp->on_progress(done, total);
+}
+
 static uint64_t
 ms_between(struct timespec from, struct timespec to)
 {
@@ -460,6 +473,7 @@ struct flusher {
 	const char *name;
 	uint64_t next, below; /* numbers that are left */
 	int64_t removed;
+	uint64_t total; /* messages, when it began */
 };
 
 /* Look at the next numbers, under one lock. Returns how many were removed, or -1. */
@@ -487,6 +501,7 @@ flush_step(struct spool *sp, struct flusher *f)
 	queue_store(q);
 	queue_unlock(q);
 	f->removed += removed;
+	tell_progress(sp, (uint64_t)f->removed, f->total);
 	return r == -1 ? -1 : removed;
 }
 
@@ -547,6 +562,7 @@ spool_flush(struct spool *sp, const char *queue)
 	if (r != 1)
 		return r;
 	f.below = state_next(&f.queue->state);
+	f.total = f.queue->state.waiting + f.queue->state.delayed;
 	f.queue->state.flushes++;
 	trash = flush_delayed(&f);
 	int e = errno;
@@ -717,6 +733,7 @@ struct checker {
 	bool repair;
 	spool_report *report;
 	int64_t found;
+	uint64_t looked, total; /* messages */
 };
 
 __attribute__((format(printf, 4, 5))) static void
@@ -752,6 +769,8 @@ check_number(void *arg, int dirfd, uint64_t number, const char *name)
 {
 	struct checker *ck = arg;
 	struct claim c = {.fd = openat(dirfd, name, read_flags)};
+
+	tell_progress(ck->spool, ++ck->looked, ck->total);
 	struct stat st;
 	const char *what = NULL, *detail = "";
 
@@ -1085,6 +1104,21 @@ check_fanout(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 		fanout_tidy(ck->spool, e->d_name);
 }
 
+/* Messages that wait, by the counters of their queues: for progress alone. */
+static uint64_t
+count_all(struct spool *sp, char *const *queues)
+{
+	struct queue *q;
+	uint64_t n = 0;
+
+	for (size_t i = 0; queues[i] != NULL && sp->on_progress != NULL; i++)
+		if (use_queue(sp, queues[i], &q) == 1) {
+			n += q->state.waiting;
+			queue_unref(q);
+		}
+	return n;
+}
+
 int64_t
 spool_check(struct spool *sp, bool repair, spool_report *report)
 {
@@ -1093,6 +1127,7 @@ spool_check(struct spool *sp, bool repair, spool_report *report)
 
 	if (queues == NULL)
 		return -1;
+	ck.total = count_all(sp, queues);
 	check_config(&ck);
 	each_entry(&ck, sp->rootfd, ".", check_root_entry);
 	each_entry(&ck, sp->rootfd, ".trash", check_trash);

@@ -172,6 +172,12 @@ config_key(unsigned k)
 	return k < CONFIG_KEYS ? keys[k].name : NULL;
 }
 
+enum config_kind
+config_kind(unsigned k)
+{
+	return keys[k].kind;
+}
+
 void
 config_show(const struct config *c, unsigned k, char *text)
 {

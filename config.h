@@ -93,10 +93,11 @@ void config_merge(struct config *c, const struct config_file *spool,
                   const struct config_file *queue);
 
 /*
- * The names of the keys, from k = 0 on; NULL behind the last. And the value of one in `c`, as it
- * would be written in a file, into `text`.
+ * The names of the keys, from k = 0 on; NULL behind the last. What its value is. And the value of one
+ * in `c`, as it would be written in a file, into `text`.
  */
 const char *config_key(unsigned k);
+enum config_kind config_kind(unsigned k);
 #define CONFIG_VALUE_LEN (QUEUE_NAME_MAX + 1) /* with the NUL */
 void config_show(const struct config *c, unsigned k, char *text);
 

@@ -16,27 +16,28 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "holder.h"
 #include "mqctl.h"
 #include "number.h"
 #include "os.h"
 #include "place.h"
+#include "progress.h"
 #include "queue_name.h"
 #include "spool.h"
+#include "terminal.h"
 
-#define PEEK_MAX 10000 /* messages */
-#define PREVIEW 60     /* bytes of body that peek shows */
 #define USAGE_WIDTH 23
-#define NAME_WIDTH 10 /* of the names of queues in a list, at the least */
+
+const char *spool_path;
 
 void
 die(int code, const char *format, ...)
 {
 	va_list args;
 
+	progress_end();
+	terminal_leave();
 	va_start(args, format);
 	fprintf(stderr, "mqctl: ");
 	vfprintf(stderr, format, args);
@@ -73,58 +74,27 @@ number_arg(const char *arg)
 	return n;
 }
 
-static void
-print_age(int64_t since)
-{
-	int64_t age = (int64_t)time(NULL) - since;
-	char text[32];
+static struct {
+	const char *what;
+	uint64_t done;
+} work;
 
-	if (since == 0)
-		strcpy(text, "-");
-	else if (age < 120)
-		snprintf(text, sizeof text, "%" PRId64 "s", age < 0 ? 0 : age);
-	else if (age < 7200)
-		snprintf(text, sizeof text, "%" PRId64 "m", age / 60);
-	else if (age < 172800)
-		snprintf(text, sizeof text, "%" PRId64 "h", age / 3600);
-	else
-		snprintf(text, sizeof text, "%" PRId64 "d", age / 86400);
-	printf(" %6s", text);
+static void
+step_work(uint64_t done, uint64_t total)
+{
+	if (work.what != NULL)
+		progress_begin(work.what, total);
+	work.what = NULL;
+	progress_step(done - work.done);
+	work.done = done;
 }
 
-/* What is known of a queue but needs no column. */
-static void
-print_notes(const struct queue_stat *st)
+void
+show_progress(struct spool *sp, const char *what)
 {
-	const char *between = "  ";
-
-	if (st->bad > 0) {
-		printf("%s%" PRIu64 " bad", between, st->bad);
-		between = ", ";
-	}
-	if (st->paused_ms == SPOOL_FOREVER)
-		printf("%spaused", between);
-	else if (st->paused_ms > 0)
-		printf("%spaused %" PRIu64 "s", between, (st->paused_ms + 999) / 1000);
-}
-
-/* See each_queue. */
-static int
-ls_queue(struct spool *sp, const char *queue, int width)
-{
-	struct queue_stat st;
-	int r = spool_stat(sp, queue, &st);
-
-	if (r != 1)
-		return r;
-	printf("%-*s %8" PRIu64 " %7" PRIu64 " %6" PRIu64 " %7" PRIu64 " %9" PRIu64 " %9" PRIu64
-	       " %6" PRIu64 " %11" PRIu64,
-	       width, queue, st.waiting, st.delayed, st.in_flight, st.waiters, st.put, st.taken,
-	       st.dead, st.bytes);
-	print_age(st.oldest);
-	print_notes(&st);
-	putchar('\n');
-	return 1;
+	work.what = what;
+	work.done = 0;
+	spool_on_progress(sp, terminal_can_draw(STDERR_FILENO) ? step_work : NULL);
 }
 
 char **
@@ -138,202 +108,6 @@ queues_arg(struct spool *sp, int argc, char *argv[])
 		if ((queues[i] = strdup(queue_arg(argv[i]))) == NULL)
 			die_system(argv[i]);
 	return queues;
-}
-
-static int
-longest(char *const *queues)
-{
-	int width = NAME_WIDTH;
-
-	for (size_t i = 0; queues[i] != NULL; i++)
-		if ((int)strlen(queues[i]) > width)
-			width = (int)strlen(queues[i]);
-	return width;
-}
-
-/* Print a heading, and what there is to say of each queue. `print` returns 1; 0: there is no such
- * queue, which is no error of one that was not named; or -1. */
-static int
-each_queue(struct spool *sp, int argc, char *argv[], const char *heading,
-           int (*print)(struct spool *sp, const char *queue, int width))
-{
-	char **queues = queues_arg(sp, argc, argv);
-	int code = 0, width = longest(queues);
-
-	printf("%-*s %s\n", width, "QUEUE", heading);
-	for (size_t i = 0; queues[i] != NULL; i++) {
-		int r = print(sp, queues[i], width);
-		if (r == -1)
-			fprintf(stderr, "mqctl: %s: %s\n", queues[i], strerror(errno));
-		else if (r == 0 && argc > 0)
-			fprintf(stderr, "mqctl: %s: no such queue\n", argv[i]);
-		if (r == -1)
-			code = EXIT_SYSTEM;
-		else if (r == 0 && argc > 0 && code == 0)
-			code = EXIT_NOTHING;
-	}
-	spool_list_free(queues);
-	return code;
-}
-
-static int
-cmd_ls(struct spool *sp, int argc, char *argv[])
-{
-	return each_queue(sp, argc, argv,
-	                  " WAITING DELAYED FLIGHT GETTERS       PUT     TAKEN   DEAD       BYTES "
-	                  "OLDEST",
-	                  ls_queue);
-}
-
-struct open_message {
-	uint64_t number;
-	int64_t since; /* seconds since 1970 */
-	dev_t dev;
-	ino_t ino;
-	bool orphan;
-};
-
-struct open_messages {
-	struct open_message *all;
-	size_t n, room;
-};
-
-static void
-add_open(void *arg, uint64_t number, const struct stat *st, bool orphan)
-{
-	struct open_messages *o = arg;
-
-	if (o->n == o->room) {
-		o->room = o->room == 0 ? 64 : o->room * 2;
-		o->all = realloc(o->all, o->room * sizeof *o->all);
-		if (o->all == NULL)
-			die_system("listing open messages");
-	}
-	/* The rename into .claim changed the file last, or its owner did who counts a try. */
-	o->all[o->n++] = (struct open_message){.number = number,
-	                                       .since = st->st_ctime,
-	                                       .dev = st->st_dev,
-	                                       .ino = st->st_ino,
-	                                       .orphan = orphan};
-}
-
-static int
-by_number(const void *a, const void *b)
-{
-	const struct open_message *x = a, *y = b;
-
-	return (x->number > y->number) - (x->number < y->number);
-}
-
-/* Who holds these messages. What a process has open the system tells root alone, if mqd was
- * started with -u: so for that we are root again, if we were. */
-static struct holder *
-find_holders(const struct open_messages *o)
-{
-	struct holder *holders = calloc(o->n, sizeof *holders);
-	uid_t owner = geteuid();
-
-	if (holders == NULL)
-		die_system("listing open messages");
-	for (size_t i = 0; i < o->n; i++) {
-		holders[i].dev = o->all[i].dev;
-		holders[i].ino = o->all[i].ino;
-	}
-	if (seteuid(getuid()) == -1)
-		die_system("becoming root");
-	holders_find(holders, o->n);
-	if (seteuid(owner) == -1)
-		die_system("becoming the owner of the spool");
-	return holders;
-}
-
-static void
-print_open(const char *queue, int width, const struct open_message *m, const struct holder *h)
-{
-	char pid[24];
-
-	snprintf(pid, sizeof pid, "%ld", (long)h->pid);
-	printf("%-*s %016" PRIu64 " %7s", width, queue, m->number,
-	       m->orphan     ? "orphan"
-	       : h->pid == 0 ? "-"
-	                     : pid);
-	print_age(m->since);
-	printf(" %s\n", m->orphan || h->peer[0] == '\0' ? "-" : h->peer);
-}
-
-/* See each_queue. */
-static int
-open_queue(struct spool *sp, const char *queue, int width)
-{
-	struct open_messages o = {0};
-	int r = spool_each_open(sp, queue, add_open, &o);
-	int e = errno;
-
-	if (o.n > 0) {
-		qsort(o.all, o.n, sizeof *o.all, by_number);
-		struct holder *holders = find_holders(&o);
-		for (size_t i = 0; i < o.n; i++)
-			print_open(queue, width, &o.all[i], &holders[i]);
-		free(holders);
-	}
-	free(o.all);
-	errno = e;
-	return r;
-}
-
-static int
-cmd_open(struct spool *sp, int argc, char *argv[])
-{
-	return each_queue(sp, argc, argv, "NUMBER               PID    AGE PEER", open_queue);
-}
-
-/* A body is anything: show what is printable of its beginning. */
-static void
-print_preview(const struct claim *c)
-{
-	char body[PREVIEW];
-	ssize_t n = claim_read(c, body, sizeof body, 0);
-
-	putchar(' ');
-	for (ssize_t i = 0; i < n; i++)
-		putchar(body[i] >= ' ' && body[i] <= '~' ? body[i] : '.');
-	puts(c->message.length > sizeof body ? "..." : "");
-}
-
-static int
-cmd_peek(struct spool *sp, int argc, char *argv[])
-{
-	const char *queue = queue_arg(argv[0]);
-	uint64_t max = argc > 1 ? number_arg(argv[1]) : 1;
-	uint64_t *numbers;
-	struct claim c;
-	ssize_t n;
-
-	if (max == 0 || max > PEEK_MAX)
-		die(EXIT_USAGE, "%s: must be from 1 to %d", argv[1], PEEK_MAX);
-	numbers = calloc(max, sizeof *numbers);
-	if (numbers == NULL || (n = spool_first(sp, queue, numbers, max)) == -1)
-		die_system(queue);
-	for (ssize_t i = 0; i < n; i++) {
-		switch (spool_look(sp, queue, numbers[i], &c)) {
-		case CLAIM_GOT:
-			printf("%016" PRIu64 " %10" PRIu64 " bytes, flags %" PRIu32 ":", numbers[i],
-			       c.message.length, c.message.flags);
-			print_preview(&c);
-			look_end(&c);
-			break;
-		case CLAIM_DAMAGED:
-			printf("%016" PRIu64 " damaged\n", numbers[i]);
-			break;
-		case CLAIM_EMPTY: /* taken meanwhile */
-			break;
-		case CLAIM_ERROR:
-			printf("%016" PRIu64 " %s\n", numbers[i], strerror(errno));
-			break;
-		}
-	}
-	free(numbers);
-	return n == 0 ? EXIT_NOTHING : 0;
 }
 
 /* Write a whole body to standard output. Returns 0; -1 if not all of it went out. */
@@ -476,7 +250,9 @@ move_all(struct spool *sp, const char *from, const char *to, enum claim_forget f
 		die_system(from);
 	if (known == 0)
 		die(EXIT_NOTHING, "%s: no such queue", from);
-	for (max = st.waiting; n < max; n++) {
+	max = st.waiting;
+	progress_begin(forget == FORGET_TRIES ? "retry" : "mv", max);
+	for (; n < max; n++, progress_step(1)) {
 		while ((r = spool_claim(sp, from, CLAIM_ANYHOW, &c)) == CLAIM_DAMAGED)
 			;
 		if (r == CLAIM_ERROR)
@@ -485,6 +261,7 @@ move_all(struct spool *sp, const char *from, const char *to, enum claim_forget f
 			break;
 		move(sp, &c, to, forget);
 	}
+	progress_end();
 	printf("%" PRIu64 "\n", n);
 	return 0;
 }
@@ -533,9 +310,12 @@ static int
 cmd_flush(struct spool *sp, int argc, char *argv[])
 {
 	const char *queue = queue_arg(argv[0]);
-	int64_t n = spool_flush(sp, queue);
+	int64_t n;
 
 	(void)argc;
+	show_progress(sp, "flush");
+	n = spool_flush(sp, queue);
+	progress_end();
 	if (n == -1)
 		die_system(queue);
 	printf("%" PRId64 "\n", n);
@@ -557,17 +337,17 @@ cmd_drop(struct spool *sp, int argc, char *argv[])
 	return 0;
 }
 
-/* As queue_arg, but a slash, which is in no queue's name, is the spool itself: NULL. */
-static const char *
+const char *
 config_arg(const char *arg)
 {
 	return strcmp(arg, "/") == 0 ? NULL : queue_arg(arg);
 }
 
-static void
+void
 print_mistake(const char *what, const char *path, const char *detail)
 {
 	(void)what;
+	progress_hide();
 	fprintf(stderr, "mqctl: %s: %s\n", path, detail);
 }
 
@@ -580,31 +360,6 @@ cmd_set(struct spool *sp, int argc, char *argv[])
 	if (r == -1)
 		die_system(argv[0]);
 	return r == 0 ? 0 : EXIT_USAGE;
-}
-
-static const char *spool_path;
-
-static void
-print_setting(const char *key, const char *value, const char *file, unsigned line)
-{
-	printf("%-16s %-16s ", key, value);
-	if (line == 0)
-		puts("default");
-	else
-		printf("%s/%s:%u\n", spool_path, file, line);
-}
-
-static int
-cmd_config(struct spool *sp, int argc, char *argv[])
-{
-	int r =
-	    spool_settings(sp, argc > 0 ? config_arg(argv[0]) : NULL, print_setting, print_mistake);
-
-	if (r == -1)
-		die_system(argc > 0 ? argv[0] : "the spool");
-	if (r == 0)
-		die(EXIT_NOTHING, "%s: no such queue", argv[0]);
-	return 0;
 }
 
 /* Of a time as in .config, in milliseconds. */
@@ -646,47 +401,6 @@ cmd_resume(struct spool *sp, int argc, char *argv[])
 	return 0;
 }
 
-static int
-cmd_status(struct spool *sp, int argc, char *argv[])
-{
-	char setting[32];
-	char *settings[] = {setting};
-
-	if (argc == 0) {
-		spool_on_mistake(sp, print_mistake);
-		puts(config_status_name(spool_config(sp, NULL)->status));
-		return 0;
-	}
-	/* "status=" would take it out of the file, and what is longer is no status. */
-	int len = snprintf(setting, sizeof setting, "status=%s", argv[0]);
-	if (argv[0][0] == '\0' || len < 0 || (size_t)len >= sizeof setting)
-		die(EXIT_USAGE, "%s: must be up, readonly or quiescent", argv[0]);
-	int r = spool_configure(sp, NULL, settings, 1, print_mistake);
-	if (r == -1)
-		die_system("the spool");
-	return r == 0 ? 0 : EXIT_USAGE;
-}
-
-static void
-report(const char *what, const char *path, const char *detail)
-{
-	printf("%s %s: %s\n", what, path, detail);
-}
-
-static int
-cmd_check(struct spool *sp, int argc, char *argv[])
-{
-	bool repair = argc == 1 && strcmp(argv[0], "--repair") == 0;
-	int64_t n;
-
-	if (argc == 1 && !repair)
-		die(EXIT_USAGE, "check %s: did you mean --repair?", argv[0]);
-	n = spool_check(sp, repair, report);
-	if (n == -1)
-		die_system("the spool");
-	return n == 0 ? 0 : EXIT_NOTHING;
-}
-
 #define ANY 1000000
 
 /* In the order of `mqctl -h`. */
@@ -699,7 +413,10 @@ static const struct command {
     {"ls", cmd_ls, 0, ANY, "[queue...]", "how the queues stand"},
     {"open", cmd_open, 0, ANY, "[queue...]",
      "the messages on their way to a client, and who holds them"},
+    {"top", cmd_top, 0, 5, "[-b] [-n count] [-d time]",
+     "how the queues stand, on a screen that is drawn again each second"},
     {"peek", cmd_peek, 1, 2, "queue [n]", "show the first n messages (1), taking none"},
+    {"tail", cmd_tail, 1, 3, "[-n n] queue", "show what comes in from now on, taking none"},
     {"cat", cmd_cat, 2, 2, "queue number", "print the body of a message"},
     {"put", cmd_put, 1, 1, "queue", "append standard input as a message"},
     {"get", cmd_get, 1, 1, "queue", "take the oldest message and print it"},
@@ -721,10 +438,23 @@ static const struct command {
     {"check", cmd_check, 0, 1, "[--repair]", "read everything, list what is wrong, mend it"},
 };
 
+/* Those that know --json. */
+static int (*const listings[])(struct spool *sp, int argc, char *argv[]) = {
+    cmd_ls, cmd_open, cmd_peek, cmd_status, cmd_config, cmd_check};
+
+static bool
+can_json(const struct command *cmd)
+{
+	for (size_t i = 0; i < sizeof listings / sizeof listings[0]; i++)
+		if (listings[i] == cmd->run)
+			return true;
+	return false;
+}
+
 static void
 print_usage(void)
 {
-	printf("usage: mqctl [-H spool] command\n\n");
+	printf("usage: mqctl [-H spool] [--json] command\n\n");
 	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
 		const struct command *c = &commands[i];
 		int len = printf("  %s %s", c->name, c->args);
@@ -805,14 +535,18 @@ main(int argc, char *argv[])
 	int c;
 
 	os_open_standard();
-	while ((c = getopt(argc, argv, "+H:h")) != -1) {
+	/* A long option is '-' with an argument, to those who know only short ones. */
+	while ((c = getopt(argc, argv, "+H:h-:")) != -1) {
 		if (c == 'h') {
 			print_usage();
 			return 0;
 		}
-		if (c != 'H')
+		if (c == '-' && strcmp(optarg, "json") == 0)
+			want_json = true;
+		else if (c == 'H')
+			dir = optarg;
+		else
 			die(EXIT_USAGE, "mqctl -h tells how to use it");
-		dir = optarg;
 	}
 	argc -= optind;
 	argv += optind;
@@ -823,6 +557,8 @@ main(int argc, char *argv[])
 			continue;
 		if (argc - 1 < cmd->min || argc - 1 > cmd->max)
 			die(EXIT_USAGE, "%s: wrong number of arguments; mqctl -h tells", cmd->name);
+		if (want_json && !can_json(cmd))
+			die(EXIT_USAGE, "%s: has no --json", cmd->name);
 		return run(cmd, dir, argc - 1, argv + 1);
 	}
 	die(EXIT_USAGE, "%s: no such command; mqctl -h tells", argc > 0 ? argv[0] : "(none)");

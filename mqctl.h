@@ -8,6 +8,7 @@
 #ifndef MQ_MQCTL_H
 #define MQ_MQCTL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "spool.h"
@@ -18,11 +19,11 @@ enum {
 	EXIT_SYSTEM = 111, /* what was asked for did not work */
 };
 
-/* Say why on standard error, and exit. */
-__attribute__((format(printf, 2, 3))) _Noreturn void die(int code, const char *format, ...);
+/* Say why on standard error, and exit. (Not _Noreturn: cppcheck does not know that.) */
+__attribute__((noreturn, format(printf, 2, 3))) void die(int code, const char *format, ...);
 
 /* Likewise, with what errno says of it, and EXIT_SYSTEM. */
-_Noreturn void die_system(const char *what);
+__attribute__((noreturn)) void die_system(const char *what);
 
 /* The encoded name of the queue that an argument means, which is as `ls` shows it (encoded) or as a
  * client does. Of two calls both results stay. */
@@ -33,5 +34,31 @@ uint64_t number_arg(const char *arg);
 
 /* The queues that were named, encoded, or all of them. To be freed with spool_list_free. */
 char **queues_arg(struct spool *sp, int argc, char *argv[]);
+
+/* The spool's directory, as it was named. */
+extern const char *spool_path;
+
+/* --json: a command that lists prints one document for programs (json.h), not columns. Only those
+ * that can are started with it: see run in mqctl.c. */
+extern bool want_json;
+
+/* As queue_arg, but a slash, which is in no queue's name, is the spool itself: NULL. */
+const char *config_arg(const char *arg);
+
+/* A spool_report that says it on standard error. */
+void print_mistake(const char *what, const char *path, const char *detail);
+
+/* Show how far the next call is that takes long, with progress.h. Ends with progress_end. */
+void show_progress(struct spool *sp, const char *what);
+
+/* list.c, top.c, tail.c */
+int cmd_ls(struct spool *sp, int argc, char *argv[]);
+int cmd_open(struct spool *sp, int argc, char *argv[]);
+int cmd_peek(struct spool *sp, int argc, char *argv[]);
+int cmd_config(struct spool *sp, int argc, char *argv[]);
+int cmd_status(struct spool *sp, int argc, char *argv[]);
+int cmd_check(struct spool *sp, int argc, char *argv[]);
+int cmd_top(struct spool *sp, int argc, char *argv[]);
+int cmd_tail(struct spool *sp, int argc, char *argv[]);
 
 #endif

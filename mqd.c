@@ -27,6 +27,8 @@
  *     admin.c       the spool's other half: delete, list, statistics, check
  *     place.c       where a spool may lie, and whose it must be
  *     mqctl.c       the operator's command, with holder.c
+ *     list.c        what it lists; json.c: for programs; progress.c: how far long work is
+ *     top.c         the same on a screen (terminal.c); tail.c: messages as they come in
  *
  * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,
  * stats.c (counters), listen.c (sockets to listen on), pool.c (the processes that accept

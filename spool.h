@@ -54,6 +54,11 @@ typedef void spool_report(const char *what, const char *path, const char *detail
 const struct config *spool_config(struct spool *sp, const char *queue);
 void spool_on_mistake(struct spool *sp, spool_report *report);
 
+/* Tell whoever asks how far a call is that takes long, which are spool_flush and spool_check: `done`
+ * messages of `total`, as far as is known. NULL: nobody asks. */
+typedef void spool_progress(uint64_t done, uint64_t total);
+void spool_on_progress(struct spool *sp, spool_progress *progress);
+
 /* Could a push of that length ever be accepted, by the settings of the queue or of a child of it? */
 bool spool_accepts(struct spool *sp, const char *queue, uint64_t length);
 

@@ -62,6 +62,7 @@ struct spool {
 	struct config config;
 	struct config_file config_file;
 	spool_report *on_mistake;
+	spool_progress *on_progress;
 	struct queue queues[SPOOL_QUEUES];
 	char buf[SPOOL_BUFFER];
 };
