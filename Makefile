@@ -52,7 +52,8 @@ B := build/$(VARIANT)
 COMMON := spool.o claim.o queue.o wait.o admin.o config.o fanout.o delay.o journal.o state.o message.o queue_name.o crc32c.o \
 	number.o place.o os.o
 MQD := mqd.o listen.o pool.o serve.o report.o connection.o proto.o stats.o log.o $(COMMON)
-MQCTL := mqctl.o holder.o json.o progress.o terminal.o $(COMMON)
+MQCTL := mqctl.o holder.o json.o progress.o terminal.o $(COMMON) \
+	glance.o metrics.o stats.o http.o http_request.o page.o
 
 ifeq ($(VARIANT),default)
 all: mqd mqctl
@@ -70,6 +71,13 @@ $B/mqd: $(MQD:%=$B/%)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $(MQD:%=$B/%)
 $B/mqctl: $(MQCTL:%=$B/%)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $(MQCTL:%=$B/%)
+# The page of `mqctl http`, as C.
+$B/page.c: page.html Makefile | $B
+	{ printf '#include "page.h"\nconst char page_html[] = {\n' && \
+	    od -An -v -tx1 $< | sed "s/ \([0-9a-f][0-9a-f]\)/'\\\\x\1',/g" && \
+	    printf '};\nconst size_t page_len = sizeof page_html;\n'; } > $@.new && mv $@.new $@
+$B/page.o: $B/page.c page.h
+	$(CC) $(MQ_CPPFLAGS) -I. $(MQ_CFLAGS) -c -o $@ $<
 $B/%.o: %.c Makefile | $B
 	$(CC) $(MQ_CPPFLAGS) $(MQ_CFLAGS) -MMD -MP -c -o $@ $<
 $B:

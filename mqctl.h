@@ -34,4 +34,11 @@ uint64_t number_arg(const char *arg);
 /* The queues that were named, encoded, or all of them. To be freed with spool_list_free. */
 char **queues_arg(struct spool *sp, int argc, char *argv[]);
 
+/* These get a spool that is not open yet: see glance.h. */
+int cmd_metrics(struct spool *sp, int argc, char *argv[]);
+int cmd_http(struct spool *sp, int argc, char *argv[]);
+
+/* Under a super-server standard error can be the client's socket, which is to see replies alone. */
+void http_keep_quiet(void);
+
 #endif
