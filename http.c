@@ -46,7 +46,7 @@
 #define ALL_S 60           /* until it is answered, however slow the disk or the client */
 #define LINGER_MS 1000     /* for the client to read the answer, where it has sent more */
 #define LINGER_BYTES 65536 /* of that */
-#define MESSAGES 20        /* shown of a queue */
+#define MESSAGES 10        /* shown of a queue */
 #define LOW_PERCENT 1      /* of the disk, below which the spool is not well */
 
 struct options {
