@@ -143,7 +143,7 @@ soak: all build/load
 
 # Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers. What a
 # fuzzer includes as a whole is not linked a second time.
-FUZZERS := proto header text state config journal holder
+FUZZERS := proto header text state config journal holder http
 FUZZ_SECONDS ?= 60
 FUZZ_SOURCES := $(COMMON:.o=.c) proto.c
 FUZZ_CC = clang -D_GNU_SOURCE -std=c11 -g -O1 $(WARN)
