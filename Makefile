@@ -112,6 +112,11 @@ run: all
 test: all
 	MQD=$(CURDIR)/$B/mqd MQCTL=$(CURDIR)/$B/mqctl tests/run $(TESTS)
 
+# The page in a browser, and the metrics with Prometheus: what these need is large.
+test-see: all
+	tests/install-deps see
+	MQD=$(CURDIR)/$B/mqd MQCTL=$(CURDIR)/$B/mqctl tests/run tests/page.bats tests/prometheus.bats
+
 # Sources only: format, warnings as errors, and two static analysers.
 SOURCES := $(wildcard *.c *.h bench/*.c bench/*.h tests/*.c fuzz/*.c)
 check:
@@ -201,6 +206,10 @@ install: all
 	install -m 644 etc/mqd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mqd.conf
 	for f in mqd.xinetd mqd-pool.xinetd tcpserver-run; do \
 	    sed 's,/usr/local/sbin,$(SBINDIR),' etc/$$f > $(DESTDIR)$(DOCDIR)/$$f; done
+	for f in mqd-http.socket mqd-http@.service; do \
+	    sed 's,/usr/local/bin,$(BINDIR),' etc/$$f > $(DESTDIR)$(UNITDIR)/$$f; done
+	sed 's,/usr/local/bin,$(BINDIR),' etc/mqd-http.xinetd > $(DESTDIR)$(DOCDIR)/mqd-http.xinetd
+	install -m 644 etc/grafana.json etc/alerts.yml $(DESTDIR)$(DOCDIR)/
 	install -m 644 README.md $(DESTDIR)$(DOCDIR)/
 
 # The spool stays: it holds messages.
@@ -210,6 +219,7 @@ uninstall:
 	rm -f $(DESTDIR)$(MANDIR)/man8/mqd.8
 	rm -f $(DESTDIR)$(UNITDIR)/mqd.socket $(DESTDIR)$(UNITDIR)/mqd@.service
 	rm -f $(DESTDIR)$(UNITDIR)/mqd-pool.socket $(DESTDIR)$(UNITDIR)/mqd-pool.service
+	rm -f $(DESTDIR)$(UNITDIR)/mqd-http.socket $(DESTDIR)$(UNITDIR)/mqd-http@.service
 	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/mqd.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mqd.conf
 	rm -rf $(DESTDIR)$(DOCDIR)
 
@@ -220,6 +230,7 @@ help:
 	@echo "make            build mqd and mqctl"
 	@echo "make run        serve on 127.0.0.1:22201 with the spool in ./spool"
 	@echo "make test       all tests; installs what they need (Debian, root)"
+	@echo "make test-see   those in a browser and with Prometheus; installs both"
 	@echo "make check      format, warnings, clang-tidy, cppcheck, manual pages"
 	@echo "make bench      measurements beside other servers, minutes; BENCH=long ONLY=regex"
 	@echo "make soak       power cuts, faults, fuzzing, random sequences: hours; PARTS=\"powercut model\""
@@ -231,4 +242,4 @@ help:
 	@echo "SAN=1           with sanitizers      PORTABLE=1   without Linux-only calls"
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check lint-build bench soak fuzz corpus afl coverage memcheck install uninstall clean help
+.PHONY: all run test test-see check lint-build bench soak fuzz corpus afl coverage memcheck install uninstall clean help
