@@ -316,10 +316,8 @@ character(const unsigned char *s)
 	if (s[0] < 0xc2 || s[0] > 0xf4)
 		return 0;
 	len = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
-	if (s[0] == 0xc2)
-		low = 0xa0; /* C1 controls */
-	else if (s[0] == 0xe0)
-		low = 0xa0; /* overlong */
+	if (s[0] == 0xc2 || s[0] == 0xe0)
+		low = 0xa0; /* C1 controls; overlong */
 	else if (s[0] == 0xed)
 		high = 0x9f; /* surrogates */
 	else if (s[0] == 0xf0)

@@ -39,8 +39,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		free(piece);
 	}
 	if (before != 0)
-		assert(before == status && part.head == whole.head && strcmp(part.path, whole.path) == 0 &&
-		       strcmp(part.host, whole.host) == 0);
+		assert(before == status && part.head == whole.head &&
+		       strcmp(part.path, whole.path) == 0 && strcmp(part.host, whole.host) == 0);
 	free(buf);
 	return 0;
 }
