@@ -102,7 +102,8 @@ sends() {
 }
 
 @test "the log: what is not flushed yet, what waits for a checkpoint, when it was appended to" {
-	[ -z "$(value mqd_log_size_bytes)" ] # there is none
+	[[ $MQD_BINARY != *portable* ]] || skip "there is no log without a boot id"
+	[ -z "$(value mqd_log_size_bytes)" ]
 	start_mqd -o sync=push
 	local flushes
 	talk_tcp <<-'END'
@@ -218,7 +219,7 @@ while looks < 150:
 done = True
 for t in threads:
     t.join()
-assert last > 500, last
+assert last > 100, last
 END
 }
 
