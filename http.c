@@ -3,7 +3,8 @@
  *
  * Read the head of a request (http_request.c), look at the spool (glance.c, metrics.c), make all of
  * the answer in memory, so that its length and its status are known, send it, close. It can change
- * nothing: it opens no file for writing and takes no lock. What else was sent is not looked at.
+ * nothing: it takes no lock, and opens nothing for writing but the fifos of those who wait for a
+ * message, which tells whether they are there (wait.c). What else was sent is not looked at.
  *
  *     /                 page.html, which asks for the others
  *     /metrics          for Prometheus

@@ -36,6 +36,11 @@ is() {
 	[[ $STATUS == "$1" ]] || { echo "$2: $STATUS, not $1" && false; }
 }
 
+# Does somebody wait for a message?
+waited_for() {
+	ctl metrics | grep -q '^mqd_queue_getters{queue="w"} 1$'
+}
+
 # serve [option...]: on a port, as a super-server starts it.
 serve() {
 	PORT=$(free_port)
@@ -228,12 +233,16 @@ many() {
 @test "it looks at a spool that is mounted read-only, and knows that from a read-only file system" {
 	[[ $EUID -eq 0 ]] || skip "needs root"
 	printf x | ctl put q
+	start_mqd
+	exec 8<>"/dev/tcp/127.0.0.1/$PORT"
+	printf 'get w/t=60000\r\n' >&8
+	wait_for waited_for
 	# shellcheck disable=SC2016
 	run unshare --mount bash -c 'mount --bind -o ro "$1" "$1" && mount -o remount,bind,ro "$1" && ! : 2>/dev/null >"$1/x" &&
 		printf "GET /queues.json HTTP/1.0\n\n" | "$0" -H "$1" http && printf "GET /healthz HTTP/1.0\n\n" | "$0" -H "$1" http' "$MQCTL" "$SPOOL"
 	echo "$output"
 	[ "$status" -eq 0 ]
-	[[ $output == *'"encoded": "q", "waiting": 1,'*"ok, status up"* ]]
+	[[ $output == *'"encoded": "q", "waiting": 1,'*'"encoded": "w", '*'"getters": 1,'*"ok, status up"* ]]
 	# shellcheck disable=SC2016
 	run unshare --mount bash -c 'mount -t tmpfs -o mode=700 none "$1" && mount -o remount,ro "$1" &&
 		printf "GET /healthz HTTP/1.0\n\n" | "$0" -H "$1" http' "$MQCTL" "$SPOOL"
