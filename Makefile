@@ -52,8 +52,7 @@ B := build/$(VARIANT)
 COMMON := spool.o claim.o queue.o wait.o admin.o config.o fanout.o delay.o journal.o state.o message.o queue_name.o crc32c.o \
 	number.o place.o os.o
 MQD := mqd.o listen.o pool.o serve.o report.o connection.o proto.o stats.o log.o $(COMMON)
-MQCTL := mqctl.o holder.o json.o progress.o terminal.o $(COMMON) \
-	glance.o metrics.o stats.o http.o http_request.o page.o
+MQCTL := mqctl.o holder.o json.o progress.o terminal.o $(COMMON)
 
 ifeq ($(VARIANT),default)
 all: mqd mqctl
@@ -62,6 +61,8 @@ mqd mqctl: %: $B/%
 else
 all: $B/mqd $B/mqctl
 endif
+
+MQCTL += glance.o metrics.o stats.o http.o http_request.o page.o
 
 $B/mqd $B/mqctl: $(if $(COV),$B/coverage.o)
 $B/coverage.o: tests/coverage.c | $B
@@ -148,12 +149,13 @@ soak: all build/load
 
 # Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers. What a
 # fuzzer includes as a whole is not linked a second time.
-FUZZERS := proto header text state config journal holder http
+FUZZERS := proto header text state config journal holder
 FUZZ_SECONDS ?= 60
 FUZZ_SOURCES := $(COMMON:.o=.c) proto.c
 FUZZ_CC = clang -D_GNU_SOURCE -std=c11 -g -O1 $(WARN)
 fuzz_c = $< $(filter-out $(if $(findstring journal,$@),journal.c),$(FUZZ_SOURCES))
 FUZZ_HEADERS := $(wildcard *.h)
+FUZZERS += http
 build/fuzz-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
 	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(fuzz_c)
 build/reach-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B

@@ -24,6 +24,13 @@ __attribute__((format(printf, 2, 3))) _Noreturn void die(int code, const char *f
 /* Likewise, with what errno says of it, and EXIT_SYSTEM. */
 _Noreturn void die_system(const char *what);
 
+/* These get a spool that is not open yet: see glance.h. */
+int cmd_metrics(struct spool *sp, int argc, char *argv[]);
+int cmd_http(struct spool *sp, int argc, char *argv[]);
+
+/* Under a super-server standard error can be the client's socket, which is to see replies alone. */
+void http_keep_quiet(void);
+
 /* The encoded name of the queue that an argument means, which is as `ls` shows it (encoded) or as a
  * client does. Of two calls both results stay. */
 const char *queue_arg(const char *arg);
@@ -33,12 +40,5 @@ uint64_t number_arg(const char *arg);
 
 /* The queues that were named, encoded, or all of them. To be freed with spool_list_free. */
 char **queues_arg(struct spool *sp, int argc, char *argv[]);
-
-/* These get a spool that is not open yet: see glance.h. */
-int cmd_metrics(struct spool *sp, int argc, char *argv[]);
-int cmd_http(struct spool *sp, int argc, char *argv[]);
-
-/* Under a super-server standard error can be the client's socket, which is to see replies alone. */
-void http_keep_quiet(void);
 
 #endif

@@ -25,9 +25,9 @@
  *     config.c      .config: settings
  *     report.c      what is told of the spool: stats
  *     admin.c       the spool's other half: delete, list, statistics, check
+ *     http.c        the page of mqctl http, with http_request.c, metrics.c, glance.c
  *     place.c       where a spool may lie, and whose it must be
  *     mqctl.c       the operator's command, with holder.c
- *     http.c        its page, with http_request.c, metrics.c and glance.c
  *     json.c        a listing for programs; progress.c: how far long work is
  *
  * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,
