@@ -27,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -303,7 +304,7 @@ host_is_ours(const char *host, const struct options *o)
 	    inet_pton(AF_INET, host, &address) == 1)
 		return true;
 	for (int i = 0; i < o->nhosts; i++)
-		if (strcmp(host, o->hosts[i]) == 0)
+		if (strcasecmp(host, o->hosts[i]) == 0)
 			return true;
 	return false;
 }
@@ -336,6 +337,9 @@ receive(struct http_request *request)
 		ssize_t n = read(STDIN_FILENO, buf + len, sizeof buf - len);
 		if (n == -1 && (errno == EINTR || errno == EAGAIN))
 			continue;
+		if (n == -1 && errno == ENOTCONN)
+			die(EXIT_USAGE,
+			    "http: standard input must be a connection, not a socket that listens");
 		if (n <= 0)
 			return len == 0 || n == -1 ? 0 : 400;
 		len += (size_t)n;

@@ -180,7 +180,7 @@ many() {
 @test "a name of somebody else's that leads here is refused, unless it was given" {
 	ask 'GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n'
 	[ "$STATUS" = 421 ]
-	ask 'GET / HTTP/1.1\r\nHost: MQ1.example:22202\r\n\r\n' --host mq2.example --host mq1.example
+	ask 'GET / HTTP/1.1\r\nHost: MQ1.example:22202\r\n\r\n' --host mq2.example --host Mq1.example
 	[ "$STATUS" = 200 ]
 	is 200 'GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n'
 	is 421 'GET / HTTP/1.1\r\nHost: 192.0.2.1.evil.example\r\n\r\n'
@@ -358,4 +358,16 @@ END
 	[ -z "$(inside journalctl --quiet --output cat --unit 'mqd-http@*')" ]
 	run inside systemd-analyze security --offline=true --threshold=10 /usr/local/lib/systemd/system/mqd-http@.service
 	[[ $output == *"SAFE"* ]]
+}
+
+@test "a socket that listens is the super-server's mistake, and is told" {
+	run "$PYTHON" - "$MQCTL" "$SPOOL" <<'END'
+import socket, subprocess, sys
+s = socket.create_server(("127.0.0.1", 0))
+c = socket.create_connection(s.getsockname())
+sys.exit(subprocess.run([sys.argv[1], "-H", sys.argv[2], "http"], stdin=s).returncode)
+END
+	echo "$output"
+	[ "$status" -eq 100 ]
+	[[ $output == *"must be a connection"* ]]
 }
