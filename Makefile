@@ -62,6 +62,8 @@ else
 all: $B/mqd $B/mqctl
 endif
 
+MQCTL += glance.o metrics.o stats.o http.o http_request.o page.o
+
 $B/mqd $B/mqctl: $(if $(COV),$B/coverage.o)
 $B/coverage.o: tests/coverage.c | $B
 	chmod a+rwx $B # other users' processes count as well
@@ -70,6 +72,13 @@ $B/mqd: $(MQD:%=$B/%)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $(MQD:%=$B/%)
 $B/mqctl: $(MQCTL:%=$B/%)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $(MQCTL:%=$B/%)
+# The page of `mqctl http`, as C.
+$B/page.c: page.html Makefile | $B
+	{ printf '#include "page.h"\nconst char page_html[] = {\n' && \
+	    od -An -v -tx1 $< | sed "s/ \([0-9a-f][0-9a-f]\)/'\\\\x\1',/g" && \
+	    printf '};\nconst size_t page_len = sizeof page_html;\n'; } > $@.new && mv $@.new $@
+$B/page.o: $B/page.c page.h
+	$(CC) $(MQ_CPPFLAGS) -I. $(MQ_CFLAGS) -c -o $@ $<
 $B/%.o: %.c Makefile | $B
 	$(CC) $(MQ_CPPFLAGS) $(MQ_CFLAGS) -MMD -MP -c -o $@ $<
 $B:
@@ -103,6 +112,11 @@ run: all
 # JOBS=n files at a time, LAUNCH=connection with a process per connection, SYNC=full|push|none with that -o sync.
 test: all
 	MQD=$(CURDIR)/$B/mqd MQCTL=$(CURDIR)/$B/mqctl tests/run $(TESTS)
+
+# The page in a browser, and the metrics with Prometheus: what these need is large.
+test-see: all
+	tests/install-deps see
+	MQD=$(CURDIR)/$B/mqd MQCTL=$(CURDIR)/$B/mqctl tests/run tests/page.bats tests/prometheus.bats
 
 # Sources only: format, warnings as errors, and two static analysers.
 SOURCES := $(wildcard *.c *.h bench/*.c bench/*.h tests/*.c fuzz/*.c)
@@ -141,6 +155,7 @@ FUZZ_SOURCES := $(COMMON:.o=.c) proto.c
 FUZZ_CC = clang -D_GNU_SOURCE -std=c11 -g -O1 $(WARN)
 fuzz_c = $< $(filter-out $(if $(findstring journal,$@),journal.c),$(FUZZ_SOURCES))
 FUZZ_HEADERS := $(wildcard *.h)
+FUZZERS += http
 build/fuzz-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
 	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(fuzz_c)
 build/reach-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
@@ -193,6 +208,10 @@ install: all
 	install -m 644 etc/mqd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mqd.conf
 	for f in mqd.xinetd mqd-pool.xinetd tcpserver-run; do \
 	    sed 's,/usr/local/sbin,$(SBINDIR),' etc/$$f > $(DESTDIR)$(DOCDIR)/$$f; done
+	for f in mqd-http.socket mqd-http@.service; do \
+	    sed 's,/usr/local/bin,$(BINDIR),' etc/$$f > $(DESTDIR)$(UNITDIR)/$$f; done
+	sed 's,/usr/local/bin,$(BINDIR),' etc/mqd-http.xinetd > $(DESTDIR)$(DOCDIR)/mqd-http.xinetd
+	install -m 644 etc/grafana.json etc/alerts.yml $(DESTDIR)$(DOCDIR)/
 	install -m 644 README.md $(DESTDIR)$(DOCDIR)/
 
 # The spool stays: it holds messages.
@@ -202,6 +221,7 @@ uninstall:
 	rm -f $(DESTDIR)$(MANDIR)/man8/mqd.8
 	rm -f $(DESTDIR)$(UNITDIR)/mqd.socket $(DESTDIR)$(UNITDIR)/mqd@.service
 	rm -f $(DESTDIR)$(UNITDIR)/mqd-pool.socket $(DESTDIR)$(UNITDIR)/mqd-pool.service
+	rm -f $(DESTDIR)$(UNITDIR)/mqd-http.socket $(DESTDIR)$(UNITDIR)/mqd-http@.service
 	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/mqd.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mqd.conf
 	rm -rf $(DESTDIR)$(DOCDIR)
 
@@ -212,6 +232,7 @@ help:
 	@echo "make            build mqd and mqctl"
 	@echo "make run        serve on 127.0.0.1:22201 with the spool in ./spool"
 	@echo "make test       all tests; installs what they need (Debian, root)"
+	@echo "make test-see   those in a browser and with Prometheus; installs both"
 	@echo "make check      format, warnings, clang-tidy, cppcheck, manual pages"
 	@echo "make bench      measurements beside other servers, minutes; BENCH=long ONLY=regex"
 	@echo "make soak       power cuts, faults, fuzzing, random sequences: hours; PARTS=\"powercut model\""
@@ -223,4 +244,4 @@ help:
 	@echo "SAN=1           with sanitizers      PORTABLE=1   without Linux-only calls"
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check lint-build bench soak fuzz corpus afl coverage memcheck install uninstall clean help
+.PHONY: all run test test-see check lint-build bench soak fuzz corpus afl coverage memcheck install uninstall clean help

@@ -1139,6 +1139,55 @@ journal_open(struct spool *sp)
 	return r == -1 ? -1 : 0;
 }
 
+/* The ends of the log `id` as .sync has them. Returns 1; 0 if that is of no use; or -1. */
+static int
+read_ends(struct spool *sp, uint64_t id, struct shared_ends *ends)
+{
+	int fd = openat(sp->rootfd, ".sync", read_flags), r;
+
+	if (fd == -1)
+		return errno == ENOENT ? 0 : -1;
+	r = read_at(fd, ends, sizeof *ends, 0);
+	int e = errno;
+	close(fd);
+	errno = e;
+	if (r == -1)
+		return e == EINVAL ? 0 : -1;
+	return ends->id == id;
+}
+
+int
+journal_glance(struct spool *sp, struct journal_glance *g)
+{
+	int fd = openat(sp->rootfd, ".journal", read_flags), r;
+	struct shared_ends ends;
+	struct header h;
+	struct stat st;
+
+	if (fd == -1)
+		return errno == ENOENT ? 0 : -1;
+	r = read_header(sp, fd, &h) == -1 || fstat(fd, &st) == -1 ? -1 : 1;
+	int e = errno;
+	close(fd);
+	errno = e;
+	if (r == -1)
+		return e == EINVAL ? 0 : -1;
+	if (memcmp(h.boot, sp->boot, sizeof h.boot) != 0)
+		return 0;
+	r = read_ends(sp, h.id, &ends);
+	if (r != 1)
+		return r;
+	/* What was flushed, or given up, since `end` was read does not count. */
+	uint64_t end = ends.end, synced = ends.synced, tail = ends.tail;
+	*g = (struct journal_glance){.size = RING_SIZE,
+	                             .unflushed = end < synced ? 0 : end - synced,
+	                             .waiting = end < tail ? 0 : end - tail,
+	                             .flushes = ends.flushes,
+	                             .failed = ends.failed != 0,
+	                             .appended = st.st_mtim};
+	return 1;
+}
+
 /*
  * After a failure
  */

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #define JOURNAL_BODY_MAX 16384 /* bytes; a larger message is flushed by itself */
 
@@ -62,5 +63,17 @@ int journal_flush(struct spool *sp, uint64_t at);
 /* If the log is half full make room in it, unless somebody is at it. This may take long; to be
  * called without a lock, when nobody waits. */
 void journal_checkpoint(struct spool *sp);
+
+/* The log of an opened spool as its files have it, without using it. Returns 1; 0 if there is none
+ * that was in use since the last reboot; or -1. */
+struct journal_glance {
+	uint64_t size;            /* bytes that fit */
+	uint64_t unflushed;       /* appended, and not on the disk yet */
+	uint64_t waiting;         /* not given up by a checkpoint: replay would read them */
+	uint64_t flushes;         /* since .sync was made, modulo 2^32 */
+	bool failed;              /* a flush was, and it will be made anew */
+	struct timespec appended; /* when something was, last */
+};
+int journal_glance(struct spool *sp, struct journal_glance *g);
 
 #endif

@@ -436,6 +436,9 @@ static const struct command {
      "change its .config; of the whole spool, if queue is /"},
     {"config", cmd_config, 0, 1, "[queue]", "the settings in force, and where each comes from"},
     {"check", cmd_check, 0, 1, "[--repair]", "read everything, list what is wrong, mend it"},
+    {"metrics", cmd_metrics, 0, 0, "", "all figures, as Prometheus reads them"},
+    {"http", cmd_http, 0, ANY, "[--bodies] [--host name]...",
+     "answer one HTTP request on standard input: a page, /metrics, /healthz"},
 };
 
 /* Those that know --json. */
@@ -506,18 +509,28 @@ warn_of_place(const char *dir)
 	place_ignore(PLACE_ALL);
 }
 
+/* What opens the spool itself, and may not be allowed to write to it. */
+static bool
+only_looks(const struct command *cmd)
+{
+	return cmd->run == cmd_metrics || cmd->run == cmd_http;
+}
+
 static int
 run(const struct command *cmd, const char *dir, int argc, char *argv[])
 {
 	struct spool *sp;
 	int code;
 
+	if (cmd->run == cmd_http)
+		http_keep_quiet();
 	become_owner(dir, cmd->run != cmd_open); /* see find_holders */
-	warn_of_place(dir);
+	if (!only_looks(cmd))
+		warn_of_place(dir);
 	spool_path = dir;
 	sp = spool_at(dir, SPOOL_SYNC_FULL);
 	spool_on_mistake(sp, print_refusal);
-	if (spool_dirfd(sp) == -1)
+	if (!only_looks(cmd) && spool_dirfd(sp) == -1)
 		die_system(dir);
 	code = cmd->run(sp, argc, argv);
 	if (fflush(stdout) == EOF)

@@ -25,6 +25,13 @@ __attribute__((noreturn, format(printf, 2, 3))) void die(int code, const char *f
 /* Likewise, with what errno says of it, and EXIT_SYSTEM. */
 __attribute__((noreturn)) void die_system(const char *what);
 
+/* These get a spool that is not open yet: see glance.h. */
+int cmd_metrics(struct spool *sp, int argc, char *argv[]);
+int cmd_http(struct spool *sp, int argc, char *argv[]);
+
+/* Under a super-server standard error can be the client's socket, which is to see replies alone. */
+void http_keep_quiet(void);
+
 /* The encoded name of the queue that an argument means, which is as `ls` shows it (encoded) or as a
  * client does. Of two calls both results stay. */
 const char *queue_arg(const char *arg);

@@ -25,6 +25,7 @@
  *     config.c      .config: settings
  *     report.c      what is told of the spool: stats
  *     admin.c       the spool's other half: delete, list, statistics, check
+ *     http.c        the page of mqctl http, with http_request.c, metrics.c, glance.c
  *     place.c       where a spool may lie, and whose it must be
  *     mqctl.c       the operator's command, with holder.c
  *     list.c        what it lists; json.c: for programs; progress.c: how far long work is

@@ -86,6 +86,22 @@ stats_open(int dirfd)
 	return 0;
 }
 
+int
+stats_glance(int dirfd)
+{
+	struct stat st;
+
+	file =
+	    os_openat_noatime(dirfd, ".stats", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+	if (file == -1 || fstat(file, &st) == -1)
+		return -1;
+	if (!S_ISREG(st.st_mode) || pread(file, &own, sizeof own, 0) != sizeof own) {
+		errno = EINVAL;
+		return -1;
+	}
+	return 0;
+}
+
 void
 stats_add(enum stats_counter counter, uint64_t n)
 {
@@ -111,6 +127,12 @@ stats_uptime(void)
 	uint64_t created = atomic_load(&shared->created), now = (uint64_t)time(NULL);
 
 	return created == 0 || now < created ? 0 : now - created;
+}
+
+uint64_t
+stats_created(void)
+{
+	return atomic_load(&shared->created);
 }
 
 static int

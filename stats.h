@@ -22,14 +22,19 @@ enum stats_counter {
  */
 int stats_open(int dirfd);
 
+/* Read the counters once, and count who is connected, without changing the file, which need not be
+ * there: 0, or -1 with errno. */
+int stats_glance(int dirfd);
+
 void stats_add(enum stats_counter counter, uint64_t n);
 uint64_t stats_get(enum stats_counter counter);
 
 /* Set all counters to 0; the time of creation stays. */
 void stats_reset(void);
 
-/* Seconds since the spool's counters were first made. */
+/* Seconds since the spool's counters were first made; and when that was, in seconds since 1970. */
 uint64_t stats_uptime(void);
+uint64_t stats_created(void);
 
 /* From now until stats_leave, or the process's death, this process serves a connection.
  */

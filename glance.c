@@ -1,0 +1,346 @@
+/*
+ * glance.c: look at a spool without a lock, and without changing anything in it.
+ *
+ * For who watches (mqctl metrics, mqctl http): it works where the spool is mounted read-only, it
+ * cannot make a client wait, and it is not stopped by one that holds a lock. Everything else that
+ * looks at a queue locks it, and mends what it finds (spool_stat).
+ *
+ * A queue's counters are its .state, which is written in place. Without the lock a reader may see
+ * half of a write, so it reads until two readings are the same. A state that is of another boot, or
+ * cannot be read, will be made anew by the next process that uses the queue; here the directory
+ * is listed instead. All figures are of one moment only as far as they come from .state.
+ */
+#include "glance.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "place.h"
+#include "queue_name.h"
+#include "spool_queue.h"
+
+#define READINGS 16         /* of a .state, until two in a row agree */
+#define RECOUNT_MAX 100000  /* messages that are counted where .state is not to be believed */
+#define MESSAGES_MISSED 256 /* numbers without a message, before the search for one ends */
+
+int
+glance_open(struct spool *sp)
+{
+	struct stat st;
+
+	sp->rootfd = open(sp->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (sp->rootfd == -1 || fstat(sp->rootfd, &st) == -1)
+		return -1;
+	sp->owner = st.st_uid;
+	sp->dev = st.st_dev;
+	return 0;
+}
+
+/*
+ * Is it the file system that is read-only, rather than our view of it, as in a service that has the
+ * spool mounted so? The kernel tells the two apart in /proc/self/mountinfo, where the file system's own
+ * options stand last. False if it does not say.
+ */
+static bool
+is_read_only(const struct spool *sp)
+{
+	char line[4096], device[48];
+	bool read_only = false;
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+
+	if (f == NULL)
+		return false;
+	snprintf(device, sizeof device, " %u:%u ", major(sp->dev), minor(sp->dev));
+	while (fgets(line, sizeof line, f) != NULL) {
+		const char *found = strstr(line, device), *options = strrchr(line, ' ');
+		/* The two fields in front of it are numbers. */
+		if (found == NULL || strspn(line, "0123456789 ") < (size_t)(found - line))
+			continue;
+		read_only =
+		    strncmp(options, " ro", 3) == 0 && (options[3] == ',' || options[3] == '\n');
+		break;
+	}
+	fclose(f);
+	return read_only;
+}
+
+const char *
+glance_fault(struct spool *sp)
+{
+	const char *fault;
+	struct statvfs vfs;
+	struct stat st;
+
+	if (fstat(sp->rootfd, &st) == -1 || fstatvfs(sp->rootfd, &vfs) == -1)
+		return strerror(errno);
+	fault = place_fault(sp->rootfd, &st, sp->dir);
+	if (fault == NULL && st.st_nlink == 0)
+		fault = "the directory was removed";
+	if (fault == NULL && (vfs.f_flag & ST_RDONLY) != 0 && is_read_only(sp))
+		fault = "the file system is read-only";
+	return fault;
+}
+
+/* Returns 1; 0 if there is no state that can be read; or -1. */
+static int
+read_state(int dirfd, struct state *s)
+{
+	char buf[2][STATE_LEN + 1];
+	ssize_t n = 0, last = -1;
+	int fd = os_openat_noatime(dirfd, ".state", read_flags, 0);
+
+	if (fd == -1)
+		return errno == ENOENT ? 0 : -1;
+	for (int i = 0; i < READINGS; i++, last = n) {
+		n = pread(fd, buf[i % 2], sizeof buf[0], 0);
+		if (n == -1 || (n == last && memcmp(buf[0], buf[1], (size_t)n) == 0))
+			break;
+	}
+	int e = errno;
+	close(fd);
+	errno = e;
+	if (n == -1)
+		return errno == EISDIR ? 0 : -1;
+	return state_read(buf[0], (size_t)n, s, NULL) == 0;
+}
+
+/* What waits, by a listing. */
+static int
+count(int dirfd, struct state *s)
+{
+	struct listing l = {0};
+
+	if (dir_each_number(dirfd, list_number, &l) == -1)
+		return -1;
+	s->ranges[0] =
+	    l.lowest == 0 ? (struct range){1, 1} : (struct range){l.lowest, l.highest + 1};
+	s->nranges = 1;
+	s->waiting = l.waiting;
+	s->bytes = l.bytes;
+	if (s->put == 0)
+		s->put = l.highest; /* as it will be made anew */
+	return 0;
+}
+
+/* The state of an open queue, as good as it is to be had. 0 or -1. */
+static int
+load_state(const struct spool *sp, int dirfd, struct state *s)
+{
+	int r = read_state(dirfd, s);
+
+	if (r == -1)
+		return -1;
+	if (r == 0)
+		state_init(s, sp->boot);
+	bool current = r == 1 && memcmp(s->boot, sp->boot, STATE_BOOT_LEN) == 0;
+	if (!current && s->paused != STATE_FOREVER)
+		s->paused = 0; /* a pause with an end ends with the boot */
+	if ((current && !s->stale) || s->waiting > RECOUNT_MAX)
+		return 0;
+	return count(dirfd, s);
+}
+
+/* What waits from number *n on: its file's state, and *n is its number. False if there is none. */
+static bool
+next_message(int dirfd, const struct state *s, uint64_t *n, struct stat *st)
+{
+	char name[MESSAGE_NAME_LEN + 1];
+
+	for (int missed = 0; missed < MESSAGES_MISSED; missed++, ++*n) {
+		*n = state_candidate(s, *n);
+		if (*n >= state_next(s))
+			return false;
+		message_name(name, *n);
+		if (fstatat(dirfd, name, st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st->st_mode))
+			return true;
+	}
+	return false;
+}
+
+static int64_t
+age_ms(const struct stat *st)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	int64_t ms = ((int64_t)now.tv_sec - st->st_mtim.tv_sec) * 1000 +
+	             (now.tv_nsec - st->st_mtim.tv_nsec) / 1000000;
+	return ms < 0 ? 0 : ms; /* the clock was set back */
+}
+
+static int
+count_in_flight(void *arg, int dirfd, uint64_t number, const char *name)
+{
+	int fd = openat(dirfd, name, read_flags);
+	uint64_t other;
+
+	if (fd != -1 && claim_file(fd, number, &other) == CLAIM_FILE_MESSAGE)
+		++*(uint64_t *)arg;
+	close_fd(&fd);
+	return 0;
+}
+
+static uint64_t
+in_flight(int dirfd)
+{
+	uint64_t n = 0;
+	int fd = openat(dirfd, ".claim", dir_flags);
+
+	if (fd != -1)
+		dir_each_number(fd, count_in_flight, &n);
+	close_fd(&fd);
+	return n;
+}
+
+static uint64_t
+paused_ms(const struct state *s)
+{
+	uint64_t now = os_monotonic_ms();
+
+	if (s->paused == STATE_FOREVER)
+		return SPOOL_FOREVER;
+	return s->paused > now ? s->paused - now : 0;
+}
+
+/* Open a queue and read its state. Returns 1, 0 or -1. */
+static int
+open_queue(struct spool *sp, const char *queue, struct state *s, int *fd)
+{
+	*fd = openat(sp->rootfd, queue, dir_flags);
+	if (*fd == -1)
+		return errno == ENOENT || errno == ENOTDIR ? 0 : -1;
+	if (load_state(sp, *fd, s) == 0)
+		return 1;
+	int e = errno;
+	close_fd(fd);
+	errno = e;
+	return -1;
+}
+
+int
+glance_queue(struct spool *sp, const char *queue, struct queue_stat *qs)
+{
+	static struct queue q; /* of which only dirfd is used; it is large */
+	struct state s;
+	struct stat st;
+	uint64_t n = 0;
+	int r = open_queue(sp, queue, &s, &q.dirfd);
+
+	if (r != 1)
+		return r;
+	uint64_t there = s.waiting + s.delayed;
+	*qs = (struct queue_stat){.waiting = s.waiting,
+	                          .in_flight = in_flight(q.dirfd),
+	                          .put = s.put,
+	                          .taken = s.put < there ? 0 : s.put - there,
+	                          .bytes = s.bytes,
+	                          .delayed = s.delayed,
+	                          .waiters = queue_waiters(&q),
+	                          .paused_ms = paused_ms(&s),
+	                          .bad = s.bad,
+	                          .discarded = s.discarded,
+	                          .expired = s.expired,
+	                          .redelivered = s.redelivered,
+	                          .dead = s.dead,
+	                          .opened = s.opened,
+	                          .aborted = s.aborted,
+	                          .flushes = s.flushes};
+	if (next_message(q.dirfd, &s, &n, &st)) {
+		qs->oldest = st.st_mtime;
+		qs->age_ms = (uint64_t)age_ms(&st);
+	}
+	close_fd(&q.dirfd);
+	return 1;
+}
+
+/* False: it is gone by now. */
+static bool
+read_message(int dirfd, uint64_t number, const struct stat *st, struct glance_message *m)
+{
+	char name[MESSAGE_NAME_LEN + 1], buf[MESSAGE_HEADER_LEN + sizeof m->body];
+	uint32_t crc;
+
+	message_name(name, number);
+	int fd = os_openat_noatime(dirfd, name, read_flags, 0);
+	if (fd == -1)
+		return false;
+	ssize_t n = pread(fd, buf, sizeof buf, 0);
+	close(fd);
+	*m = (struct glance_message){.number = number, .age_ms = age_ms(st), .damaged = true};
+	if (n < MESSAGE_HEADER_LEN || message_read_header(buf, &m->message, &crc) == -1)
+		return true;
+	m->damaged = m->message.number != number || m->message.length != body_bytes(st);
+	m->len = (size_t)n - MESSAGE_HEADER_LEN;
+	memcpy(m->body, buf + MESSAGE_HEADER_LEN, m->len);
+	return true;
+}
+
+int
+glance_messages(struct spool *sp, const char *queue, unsigned max, glance_visitor *visit, void *arg)
+{
+	struct glance_message m;
+	struct state s;
+	struct stat st;
+	int fd, r = open_queue(sp, queue, &s, &fd);
+
+	if (r != 1)
+		return r;
+	for (uint64_t n = 0; max > 0 && next_message(fd, &s, &n, &st); n++) {
+		if (!read_message(fd, n, &st, &m))
+			continue;
+		visit(arg, &m);
+		max--;
+	}
+	close_fd(&fd);
+	return 1;
+}
+
+/* The bytes of the UTF-8 character that `s`, which ends with a NUL, begins with; 0: it is none, or a
+ * control character. */
+static int
+character(const unsigned char *s)
+{
+	/* Of two bytes and more: the least and the most that the second can be. */
+	unsigned char low = 0x80, high = 0xbf;
+	int len;
+
+	if (s[0] < 0x80)
+		return s[0] >= ' ' && s[0] != 0x7f;
+	if (s[0] < 0xc2 || s[0] > 0xf4)
+		return 0;
+	len = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+	if (s[0] == 0xc2 || s[0] == 0xe0)
+		low = 0xa0; /* C1 controls; overlong */
+	else if (s[0] == 0xed)
+		high = 0x9f; /* surrogates */
+	else if (s[0] == 0xf0)
+		low = 0x90;
+	else if (s[0] == 0xf4)
+		high = 0x8f;
+	if (s[1] < low || s[1] > high)
+		return 0;
+	for (int i = 2; i < len; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	return len;
+}
+
+void
+glance_label(const char *queue, char *label)
+{
+	const unsigned char *p = (const unsigned char *)label;
+	int n = queue_name_decode(queue, label), len;
+
+	for (; n > 0; n -= len, p += len)
+		if (*p == '%' || (len = character(p)) == 0)
+			break;
+	if (n != 0)
+		strcpy(label, queue);
+}
