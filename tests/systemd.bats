@@ -111,6 +111,46 @@ END
 	[[ $(inside stat -c '%U %G %a' /var/spool/mqd/q4) == "mqd mqd 700" ]]
 }
 
+# A get that waits until somebody pushes, on other connections.
+serves_who_waits() {
+	talk_to_machine <<'END'
+> get q5/t=9000
+<silence
+connect other
+> set q5 0 0 4
+> wake
+< STORED
+use first
+< VALUE q5/t=9000 0 4
+< wake
+< END
+END
+}
+
+# replace_by_escape UNIT [ARG]: tests/escape runs in place of mqd, in the same sandbox.
+replace_by_escape() {
+	"${CC:-cc}" -D_GNU_SOURCE -static -o "$BATS_TEST_TMPDIR/escape" "$BATS_TEST_DIRNAME/escape.c"
+	inside sh -c 'cat >/usr/local/sbin/escape && chmod 755 /usr/local/sbin/escape' <"$BATS_TEST_TMPDIR/escape"
+	inside mkdir -p "/etc/systemd/system/$1.d"
+	inside tee "/etc/systemd/system/$1.d/escape.conf" >/dev/null <<-END
+		[Service]
+		ExecStart=
+		ExecStart=/usr/local/sbin/escape ${2:-}
+	END
+	inside systemctl daemon-reload
+}
+
+# All that escape tries is refused, but for a file in the spool; and all is allowed without a sandbox.
+refuses_escape() {
+	local tried
+	client bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$1" && cat <&3' client "$PORT" | tr -d '\r' >"$BATS_TEST_TMPDIR/tries"
+	diff <(echo allowed /var/spool/mqd/own) <(grep allowed "$BATS_TEST_TMPDIR/tries")
+	tried=$(grep -c refused "$BATS_TEST_TMPDIR/tries")
+	inside /usr/local/sbin/escape </dev/null | tr -d '\r' >"$BATS_TEST_TMPDIR/control"
+	diff <(cut -d ' ' -f 2 "$BATS_TEST_TMPDIR/tries") <(sed -n 's/^allowed //p' "$BATS_TEST_TMPDIR/control")
+	echo "# refused, in the sandbox of $1: $tried of $tried" >&3
+}
+
 # refuses_none COUNT [OPTION...]: 1,000 in a row, then so many at once.
 refuses_none() {
 	local figures
@@ -124,8 +164,31 @@ refuses_none() {
 	diff /dev/null <(grep -v "Unknown key.* 'PollLimitIntervalSec'" <<<"$output")
 }
 
-@test "systemd: a set and a get; the log goes to the journal, only replies to the client" {
+@test "systemd: a set and a get, one that waits; the log goes to the journal, only replies to the client" {
 	serves
+	serves_who_waits
+}
+
+@test "systemd: what a worker could do is little: systemd-analyze's exposure is 1.0 at most" {
+	local unit output
+	for unit in "$TOP"/etc/*.service; do
+		output=$(systemd-analyze security --no-pager --offline=true --threshold=10 "$unit" 2>&1) || {
+			echo "$output"
+			return 1
+		}
+		grep -o 'Overall.*[0-9]' <<<"$output" | sed 's/^/# /' >&3
+	done
+}
+
+@test "systemd: a worker that tries something else is refused it" {
+	replace_by_escape mqd@.service
+	refuses_escape mqd@.service
+}
+
+@test "systemd, a pool: a worker that tries something else is refused it" {
+	replace_by_escape mqd-pool.service accept
+	use_pool
+	refuses_escape mqd-pool.service
 }
 
 @test "systemd: 1,000 connections in a row, then 300 at once, none refused" {
@@ -169,6 +232,7 @@ refuses_none() {
 @test "systemd, a pool: a set and a get, 1,000 in a row, 1,000 at once, none refused" {
 	use_pool
 	serves
+	serves_who_waits
 	refuses_none 1000
 	pool_is active
 	inside systemctl stop mqd-pool.service
