@@ -17,7 +17,7 @@ case $words[CURRENT-1] in
 		if [[ $line == *'|'* ]]; then
 			found+=(${line%%=*}=${^${(s:|:)${line#*=}}})
 		else
-			found+=($line:s/=*/=/)
+			found+=(${line%%=*}=)
 		fi
 	done
 	compadd -S '' -a found
