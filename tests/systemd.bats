@@ -127,6 +127,21 @@ use first
 END
 }
 
+# mqctl finds the client of a message, although who serves it has another network.
+knows_who_holds() {
+	client bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$1"
+		printf "set q6 0 0 1\r\nx\r\nget q6/open\r\n" >&3
+		read -r <&3 && read -r <&3
+		echo served
+		cat <&3' client "$PORT" >"$BATS_TEST_TMPDIR/holder" 3>&- &
+	local client_pid=$!
+	wait_for grep served "$BATS_TEST_TMPDIR/holder"
+	inside /usr/local/bin/mqctl open q6 | tee "$BATS_TEST_TMPDIR/open"
+	grep -q '^q6 .* 127\.0\.0\.1:[0-9]*$' "$BATS_TEST_TMPDIR/open"
+	kill "$client_pid"
+	wait "$client_pid" || :
+}
+
 # replace_by_escape UNIT [ARG]: tests/escape runs in place of mqd, in the same sandbox.
 replace_by_escape() {
 	"${CC:-cc}" -D_GNU_SOURCE -static -o "$BATS_TEST_TMPDIR/escape" "$BATS_TEST_DIRNAME/escape.c"
@@ -167,6 +182,7 @@ refuses_none() {
 @test "systemd: a set and a get, one that waits; the log goes to the journal, only replies to the client" {
 	serves
 	serves_who_waits
+	knows_who_holds
 }
 
 @test "systemd: what a worker could do is little: systemd-analyze's exposure is 1.0 at most" {
@@ -241,6 +257,7 @@ refuses_none() {
 	use_pool
 	serves
 	serves_who_waits
+	knows_who_holds
 	refuses_none 1000 1000
 	pool_is active
 	inside systemctl stop mqd-pool.service
