@@ -37,8 +37,8 @@ _mqctl() {
 	IFS='|' read -ra literal <<<"$want"
 	for kind in "${literal[@]}"; do
 		case $kind in
-		queue*) mapfile -t -O ${#found[@]} found < <(cd "$spool" 2>/dev/null && compgen -d) ;;
-		number) mapfile -t -O ${#found[@]} found < <(cd "$spool/${words[i + 1]}" 2>/dev/null && compgen -G '[0-9]*') ;;
+		queue*) mapfile -t -O ${#found[@]} found < <(cd -- "$spool" &>/dev/null && compgen -d) ;;
+		number) mapfile -t -O ${#found[@]} found < <(cd -- "$spool/${words[i + 1]}" &>/dev/null && compgen -G '[0-9]*') ;;
 		--*) found+=("$kind") ;;
 		*) [[ $want != *'|'* ]] || found+=("$kind") ;;
 		esac
