@@ -15,6 +15,10 @@ SBINDIR ?= $(PREFIX)/sbin
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 DOCDIR ?= $(PREFIX)/share/doc/mqd
 
 ifeq ($(origin CC),default)
@@ -192,38 +196,53 @@ memcheck:
 	@$(MAKE) --no-print-directory MEM=1 >&2
 	@tests/memcheck build/memcheck $(TESTS)
 
+# What is in etc/ but units, completion and what systemd makes is an example, to be copied elsewhere.
+UNITS := $(notdir $(wildcard etc/*.socket etc/*.service))
+EXAMPLES := $(filter-out $(UNITS) mqd.sysusers mqd.tmpfiles completion,$(notdir $(wildcard etc/*)))
+# Each file of etc/, with the paths that it will find.
+placed = sed -e 's,/usr/local/sbin,$(SBINDIR),g' -e 's,/usr/local/bin,$(BINDIR),g' \
+    -e 's,/usr/local/lib/systemd/system,$(UNITDIR),g' -e 's,/usr/local/lib/sysusers.d,$(SYSUSERSDIR),g' \
+    -e 's,/usr/local/lib/tmpfiles.d,$(TMPFILESDIR),g' etc/$(1) > $(DESTDIR)$(2) && chmod 644 $(DESTDIR)$(2)
 install: all
-	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \
-	    $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man8 \
-	    $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d \
-	    $(DESTDIR)$(DOCDIR)
+	install -d $(addprefix $(DESTDIR),$(SBINDIR) $(BINDIR) $(UNITDIR) $(SYSUSERSDIR) $(TMPFILESDIR) \
+	    $(MANDIR)/man1 $(MANDIR)/man5 $(MANDIR)/man8 $(BASHDIR) $(ZSHDIR) $(DOCDIR)/examples)
 	install -m 755 $B/mqd $(DESTDIR)$(SBINDIR)/mqd
 	install -m 755 $B/mqctl $(DESTDIR)$(BINDIR)/mqctl
-	install -m 644 man/mqctl.1 $(DESTDIR)$(MANDIR)/man1/
-	install -m 644 man/mqspool.5 $(DESTDIR)$(MANDIR)/man5/
-	install -m 644 man/mqd.8 $(DESTDIR)$(MANDIR)/man8/
-	for f in mqd.socket mqd@.service mqd-pool.socket mqd-pool.service; do \
-	    sed 's,/usr/local/sbin,$(SBINDIR),' etc/$$f > $(DESTDIR)$(UNITDIR)/$$f; done
-	install -m 644 etc/mqd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/mqd.conf
-	install -m 644 etc/mqd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mqd.conf
-	for f in mqd.xinetd mqd-pool.xinetd tcpserver-run; do \
-	    sed 's,/usr/local/sbin,$(SBINDIR),' etc/$$f > $(DESTDIR)$(DOCDIR)/$$f; done
-	for f in mqd-http.socket mqd-http@.service; do \
-	    sed 's,/usr/local/bin,$(BINDIR),' etc/$$f > $(DESTDIR)$(UNITDIR)/$$f; done
-	sed 's,/usr/local/bin,$(BINDIR),' etc/mqd-http.xinetd > $(DESTDIR)$(DOCDIR)/mqd-http.xinetd
-	install -m 644 etc/grafana.json etc/alerts.yml $(DESTDIR)$(DOCDIR)/
+	for section in 1 5 8; do install -m 644 man/*.$$section $(DESTDIR)$(MANDIR)/man$$section/ || exit 1; done
+	for f in $(UNITS); do $(call placed,$$f,$(UNITDIR)/$$f) || exit 1; done
+	$(call placed,mqd.sysusers,$(SYSUSERSDIR)/mqd.conf)
+	$(call placed,mqd.tmpfiles,$(TMPFILESDIR)/mqd.conf)
+	for f in $(EXAMPLES); do $(call placed,$$f,$(DOCDIR)/examples/$$f) || exit 1; done
+	for f in mqd mqctl; do \
+	    install -m 644 etc/completion/$$f.bash $(DESTDIR)$(BASHDIR)/$$f && \
+	    install -m 644 etc/completion/$$f.zsh $(DESTDIR)$(ZSHDIR)/_$$f || exit 1; done
 	install -m 644 README.md $(DESTDIR)$(DOCDIR)/
 
-# The spool stays: it holds messages.
+# The spool stays: it holds messages. So does the user.
 uninstall:
 	rm -f $(DESTDIR)$(SBINDIR)/mqd $(DESTDIR)$(BINDIR)/mqctl
-	rm -f $(DESTDIR)$(MANDIR)/man1/mqctl.1 $(DESTDIR)$(MANDIR)/man5/mqspool.5
-	rm -f $(DESTDIR)$(MANDIR)/man8/mqd.8
-	rm -f $(DESTDIR)$(UNITDIR)/mqd.socket $(DESTDIR)$(UNITDIR)/mqd@.service
-	rm -f $(DESTDIR)$(UNITDIR)/mqd-pool.socket $(DESTDIR)$(UNITDIR)/mqd-pool.service
-	rm -f $(DESTDIR)$(UNITDIR)/mqd-http.socket $(DESTDIR)$(UNITDIR)/mqd-http@.service
-	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/mqd.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mqd.conf
+	rm -f $(foreach m,$(notdir $(wildcard man/*)),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $m))/$m)
+	rm -f $(UNITS:%=$(DESTDIR)$(UNITDIR)/%)
+	rm -f $(DESTDIR)$(SYSUSERSDIR)/mqd.conf $(DESTDIR)$(TMPFILESDIR)/mqd.conf
+	rm -f $(foreach f,mqd mqctl,$(DESTDIR)$(BASHDIR)/$f $(DESTDIR)$(ZSHDIR)/_$f)
 	rm -rf $(DESTDIR)$(DOCDIR)
+
+# A Debian package, in build/, of the sources as they lie here, in a directory of their own because
+# dpkg-buildpackage writes beside it. None of this make's variables reach that build.
+deb:
+	rm -rf build/deb && mkdir -p build/deb/mqd
+	tar -cf - --exclude-vcs --exclude=./build --exclude=./spool --exclude=./mqd --exclude=./mqctl . | \
+	    tar -xf - -C build/deb/mqd
+	cd build/deb/mqd && env -u MAKEFLAGS -u MFLAGS -u MAKEOVERRIDES -u MAKELEVEL -u PREFIX -u DESTDIR \
+	    dpkg-buildpackage -us -uc -b
+	rm -f build/mqd_*.deb && mv build/deb/mqd_*.deb build/
+
+# The sources of the last commit: the same bytes whoever makes it, and whenever.
+VERSION = $(shell sed -n 's/^.define MQD_VERSION "\(.*\)"/\1/p' serve.h)
+tarball:
+	mkdir -p build
+	git -c tar.umask=0022 -c core.autocrlf=false archive --prefix=mqd-$(VERSION)/ HEAD >build/tarball.tar
+	gzip -9n <build/tarball.tar >build/mqd-$(VERSION).tar.gz && rm build/tarball.tar
 
 clean:
 	rm -rf build mqd mqctl
@@ -240,8 +259,9 @@ help:
 	@echo "make afl        AFL++ on all of mqd; AFL_SECONDS=600"
 	@echo "make memcheck   the tests under valgrind: hours"
 	@echo "make install    to PREFIX (/usr/local) below DESTDIR; make uninstall removes it"
+	@echo "make deb        a Debian package, build/mqd_*.deb; make tarball: build/mqd-*.tar.gz"
 	@echo "make clean      remove what was built"
 	@echo "SAN=1           with sanitizers      PORTABLE=1   without Linux-only calls"
 
 .DEFAULT_GOAL := all
-.PHONY: all run test test-see check lint-build bench soak fuzz corpus afl coverage memcheck install uninstall clean help
+.PHONY: all run test test-see check lint-build bench soak fuzz corpus afl coverage memcheck install uninstall deb tarball clean help
