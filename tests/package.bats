@@ -31,7 +31,7 @@ setup_file() {
 	mkdir "$BATS_TEST_TMPDIR/can"
 	local why
 	why=$("$BATS_TEST_DIRNAME/systemd-root" can "$BATS_TEST_TMPDIR/can" 2>&1) || skip "no private systemd here: $why"
-	"$BATS_TEST_DIRNAME/package-root" base
+	why=$("$BATS_TEST_DIRNAME/package-root" base 2>&1) || skip "no Debian to install it in: $why"
 	"$BATS_TEST_DIRNAME/package-root" try "$deb" 2>"$BATS_TEST_TMPDIR/errors" >"$BATS_TEST_TMPDIR/steps" || {
 		cat "$BATS_TEST_TMPDIR/steps" "$BATS_TEST_TMPDIR/errors"
 		return 1
