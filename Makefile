@@ -51,7 +51,7 @@ MQ_CFLAGS := -std=c11 $(WARN) $(HARDEN) $(CFLAGS)
 B := build/$(VARIANT)
 COMMON := spool.o claim.o queue.o wait.o admin.o config.o fanout.o delay.o journal.o state.o message.o queue_name.o crc32c.o \
 	number.o place.o os.o
-MQD := mqd.o listen.o pool.o serve.o report.o connection.o proto.o stats.o log.o $(COMMON)
+MQD := mqd.o listen.o pool.o serve.o auth.o shacrypt.o daemon.o report.o connection.o proto.o stats.o log.o $(COMMON)
 MQCTL := mqctl.o holder.o $(COMMON)
 
 ifeq ($(VARIANT),default)

@@ -285,9 +285,9 @@ work(const struct pool *p, size_t slot, pid_t parent)
 		int fd = next_connection(&w);
 		p->shared->states[slot] = BUSY;
 		ask_for_more(p);
-		serve(sp, p->serve, fd, fd);
+		bool let_in = serve(sp, p->serve, fd, fd);
 		close(fd);
-		if (w.opened.st_ino == 0)
+		if (let_in && w.opened.st_ino == 0)
 			fstat(spool_dirfd(sp), &w.opened);
 		w.served = true;
 		p->shared->left_ms = os_monotonic_ms();
