@@ -135,7 +135,7 @@ soak: all build/load
 
 # Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers. What a
 # fuzzer includes as a whole is not linked a second time.
-FUZZERS := proto header text state config journal holder
+FUZZERS := proto header text state config journal holder auth
 FUZZ_SECONDS ?= 60
 FUZZ_SOURCES := $(COMMON:.o=.c) proto.c
 FUZZ_CC = clang -D_GNU_SOURCE -std=c11 -g -O1 $(WARN)
@@ -145,6 +145,7 @@ build/fuzz-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
 	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(fuzz_c)
 build/reach-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
 	$(FUZZ_CC) -fsanitize=fuzzer -fprofile-instr-generate -fcoverage-mapping -o $@ $(fuzz_c)
+build/fuzz-auth build/reach-auth: auth.c shacrypt.h
 fuzz: $(FUZZERS:%=build/fuzz-%) $(FUZZERS:%=build/reach-%)
 	@fuzz/run $(FUZZ_SECONDS) $(FUZZERS)
 

@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -155,18 +154,17 @@ read_all(int fd, char *text, size_t *len)
 const char *
 auth_load(const char *path, unsigned *line)
 {
+	static char text[FILE_SIZE_MAX + 1];
 	const char *fault;
 	struct stat st;
 	size_t len = 0;
-	char *text;
 	int fd;
 
 	*line = 0;
 	fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (fd == -1 || fstat(fd, &st) == -1)
 		return strerror(errno);
-	text = malloc(FILE_SIZE_MAX + 1); /* for as long as the process lives */
-	fault = text == NULL ? strerror(errno) : file_fault(&st);
+	fault = file_fault(&st);
 	if (fault == NULL)
 		fault = read_all(fd, text, &len);
 	close(fd);
@@ -174,12 +172,6 @@ auth_load(const char *path, unsigned *line)
 		return fault;
 	text[len] = '\0';
 	return read_text(text, len, line);
-}
-
-bool
-auth_is_on(void)
-{
-	return nusers > 0;
 }
 
 /* In a time that depends on the user's name alone. */

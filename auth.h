@@ -8,15 +8,9 @@
 #define AUTH_TOKEN_MAX 1024 /* bytes of a name, a space and a password */
 #define AUTH_TRIES_MAX 3    /* wrong ones, until a client is left */
 
-/*
- * Read the users and their passwords' hashes; for the format see mqd(8). From now on this process,
- * and those that it forks, ask for a password. Returns NULL; or why the file is refused, with *line
- * where in it, or 0.
- */
+/* Read the users and their passwords' hashes, for auth_check; for the format see mqd(8). Returns NULL;
+ * or why the file is refused, with *line where in it, or 0. */
 const char *auth_load(const char *path, unsigned *line);
-
-/* Was a file loaded? */
-bool auth_is_on(void);
 
 enum auth_result {
 	AUTH_GOOD,

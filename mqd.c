@@ -512,7 +512,7 @@ serve_one(const struct options *o, int in, int out)
 	sigaction(SIGALRM, &sa, NULL);
 	spool_on_mistake(sp, log_refusal);
 	/* Who has to give a password is told when that was right. */
-	if (!auth_is_on() && spool_dirfd(sp) == -1 && spool_is_refused(sp))
+	if (!o->serve.ask_password && spool_dirfd(sp) == -1 && spool_is_refused(sp))
 		turn_away(sp, in, out);
 	serve(sp, &o->serve, in, out);
 	spool_close(sp);
@@ -690,7 +690,9 @@ main(int argc, char *argv[])
 	umask(077);
 	if (o.core && core_raise_limit() == -1)
 		die_system("-r: allowing core files");
-	if (o.password_path != NULL)
+	if (o.password_path != NULL) {
 		load_passwords(o.password_path);
+		o.serve.ask_password = true;
+	}
 	return listens(&o) ? listen_and_serve(&o) : serve_what_is_there(&o);
 }

@@ -810,7 +810,7 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 
 	spool_on_mistake(sp, log_mistake);
 	conn_begin(sp, options->idle_timeout, options->keepalive, in, out, release_late);
-	if (auth_is_on() && !let_in()) {
+	if (options->ask_password && !let_in()) {
 		conn_flush();
 		conn_end();
 		return false;

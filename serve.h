@@ -13,6 +13,7 @@ struct serve_options {
 	uint64_t max_body;        /* bytes; a larger one is refused */
 	uint64_t max_connections; /* what `stats settings` tells */
 	int idle_timeout;         /* seconds until a silent client is left, 0 = never */
+	bool ask_password;        /* of auth_load's, before anything else */
 	int keepalive;            /* seconds until its host is asked, see os_keepalive */
 };
 
