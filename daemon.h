@@ -13,7 +13,7 @@
 int daemon_begin(void);
 
 /*
- * Everything that could fail at the start has not: let go of the standard descriptors and, unless
+ * Everything that could fail at the start has not, and signals are handled: let go of the standard descriptors and, unless
  * `stay`, of the current directory. Returns 0; -1 with errno, EPIPE if whoever waited has gone.
  */
 int daemon_ready(bool stay);

@@ -564,9 +564,25 @@ spool_fault(const struct options *o)
 	return fault;
 }
 
-/* Have a pool serve, on a spool that is not refused. */
+/* The pool is about to serve. A core file goes to the current directory. */
 static int
-serve_many(const struct options *o, const struct listeners *l)
+now_ready(const void *options)
+{
+	const struct options *o = options;
+
+	if (o->background) {
+		if (daemon_ready(o->core) == -1)
+			return -1;
+		log_to_syslog();
+	}
+	if (o->ignored[0] != '\0')
+		log_error("options of Berkeley DB, which do nothing here:%s", o->ignored);
+	return 0;
+}
+
+/* Have a pool serve, on a spool that is not refused. Returns the status to exit with. */
+static int
+serve_many(struct options *o, const struct listeners *l)
 {
 	const char *fault = spool_fault(o);
 
@@ -577,16 +593,8 @@ serve_many(const struct options *o, const struct listeners *l)
 	warn_of_boot_id();
 	if (o->core)
 		core_allow();
-	if (o->background) {
-		log_to_syslog();
-		/* A core file goes to the current directory. */
-		if (daemon_ready(o->core) == -1) {
-			log_error("going into the background: %s", strerror(errno));
-			return EXIT_SYSTEM;
-		}
-	}
-	if (o->ignored[0] != '\0')
-		log_error("options of Berkeley DB, which do nothing here:%s", o->ignored);
+	o->pool.ready = now_ready;
+	o->pool.argument = o;
 	if (pool_serve(l, o->spool, o->sync, &o->serve, &o->pool) == -1) {
 		log_error("starting to accept: %s", strerror(errno));
 		return EXIT_SYSTEM;
@@ -653,7 +661,7 @@ listen_and_serve(struct options *o)
 
 /* Serve what we were started on. Returns the status to exit with. */
 static int
-serve_what_is_there(const struct options *o)
+serve_what_is_there(struct options *o)
 {
 	struct identity who = find_user(o->user);
 	struct listeners l = {.n = 0};

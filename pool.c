@@ -556,6 +556,8 @@ pool_serve(const struct listeners *l, const char *spool_dir, enum spool_sync syn
 	sigaddset(&blocked, SIGINT);
 	sigaddset(&blocked, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &blocked, &p.unblocked);
+	if (options->ready(options->argument) == -1)
+		return -1;
 	run(&p);
 	close(p.parent_end);
 	close(p.worker_end);
