@@ -11,11 +11,13 @@ setup() {
 	USER_OPTION=() # root must say who it wants to be
 	[[ $EUID -ne 0 ]] || USER_OPTION=(-u root)
 	DAEMON_PID=
+	STOPPED_PID=
 }
 
 # What -d leaves behind is nobody's child.
 teardown() {
 	stop_mqd
+	[[ -z $STOPPED_PID ]] || kill -KILL "$STOPPED_PID" 2>/dev/null || :
 	[[ -z $DAEMON_PID ]] || end_daemon
 }
 
@@ -163,6 +165,21 @@ fds_of() {
 	run strace -f -o "$WORK/trace" -e inject=chdir:error=EACCES \
 		"$MQD" -d -P "$WORK/pid" -s "$WORK/socket" "${USER_OPTION[@]}" -H "$SPOOL" 3>&-
 	[[ $status -eq 111 && $output == *"starting to accept: Permission denied" ]]
+	[[ ! -e $WORK/pid && ! -e $WORK/socket ]]
+}
+
+@test "-d: without its starter it does not stay" {
+	native "strace does not see it start"
+	local starter
+	strace -f -o "$WORK/trace" -e trace=setsid -e inject=setsid:signal=SIGSTOP \
+		"$MQD" -d -P "$WORK/pid" -s "$WORK/socket" "${USER_OPTION[@]}" -H "$SPOOL" 3>&- &
+	wait_for grep -q 'stopped by SIGSTOP' "$WORK/trace"
+	STOPPED_PID=$(awk '/stopped by/ {print $1; exit}' "$WORK/trace")
+	starter=$(ps -o ppid= -p "$STOPPED_PID")
+	kill -KILL "$starter"
+	wait_for gone "$starter"
+	kill -CONT "$STOPPED_PID"
+	wait_for gone "$STOPPED_PID"
 	[[ ! -e $WORK/pid && ! -e $WORK/socket ]]
 }
 
