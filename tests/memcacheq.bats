@@ -239,8 +239,8 @@ fds_of() {
 	local logger=$!
 	wait_for test -S "$dev/log"
 	run unshare -m bash -c "mount --rbind '$dev' /dev && exec '$MQD' -d -R -P '$WORK/pid' -l 127.0.0.1 -p $PORT -u root -H '$SPOOL'" 3>&-
+	DAEMON_PID=$(cat "$WORK/pid" || :)
 	[ "$status" -eq 0 ] && quiet || { umount "$dev/null"; kill "$logger"; echo "$output"; false; }
-	DAEMON_PID=$(<"$WORK/pid")
 	wait_for grep -q "mqd\[$DAEMON_PID\]: options of Berkeley DB, which do nothing here: -R" "$WORK/syslog" || { umount "$dev/null"; kill "$logger"; false; }
 	end_daemon
 	kill "$logger"
