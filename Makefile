@@ -55,7 +55,7 @@ MQ_CFLAGS := -std=c11 $(WARN) $(HARDEN) $(CFLAGS)
 B := build/$(VARIANT)
 COMMON := spool.o claim.o queue.o wait.o admin.o config.o fanout.o delay.o journal.o state.o message.o queue_name.o crc32c.o \
 	number.o place.o os.o
-MQD := mqd.o listen.o pool.o serve.o report.o connection.o proto.o stats.o log.o $(COMMON)
+MQD := mqd.o listen.o pool.o serve.o auth.o shacrypt.o daemon.o report.o connection.o proto.o stats.o log.o $(COMMON)
 MQCTL := mqctl.o list.o top.o tail.o holder.o json.o progress.o terminal.o $(COMMON)
 
 ifeq ($(VARIANT),default)
@@ -153,7 +153,7 @@ soak: all build/load
 
 # Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers. What a
 # fuzzer includes as a whole is not linked a second time.
-FUZZERS := proto header text state config journal holder
+FUZZERS := proto header text state config journal holder auth
 FUZZ_SECONDS ?= 60
 FUZZ_SOURCES := $(COMMON:.o=.c) proto.c
 FUZZ_CC = clang -D_GNU_SOURCE -std=c11 -g -O1 $(WARN)
@@ -164,6 +164,7 @@ build/fuzz-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
 	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(fuzz_c)
 build/reach-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
 	$(FUZZ_CC) -fsanitize=fuzzer -fprofile-instr-generate -fcoverage-mapping -o $@ $(fuzz_c)
+build/fuzz-auth build/reach-auth: auth.c shacrypt.h
 fuzz: $(FUZZERS:%=build/fuzz-%) $(FUZZERS:%=build/reach-%)
 	@fuzz/run $(FUZZ_SECONDS) $(FUZZERS)
 

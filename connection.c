@@ -598,6 +598,17 @@ take_body(struct push *push, uint64_t bytes)
 	return end_block();
 }
 
+enum block_end
+conn_take_block(size_t bytes, char **block)
+{
+	if (!conn_gather(bytes + 1) ||
+	    (io.in_buf[io.start + bytes] == '\r' && !conn_gather(bytes + 2)))
+		return BLOCK_CUT;
+	*block = io.in_buf + io.start;
+	io.start += bytes;
+	return end_block();
+}
+
 /* Take a larger one, and write it to the spool as it comes. */
 static enum block_end
 receive_pieces(struct push *push, uint64_t bytes, int *error)

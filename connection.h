@@ -80,6 +80,10 @@ enum block_end {
  */
 enum block_end conn_receive_body(struct push *push, uint64_t bytes, int *error);
 
+/* Read a data block that is no message, of PROTO_LINE_MAX bytes at the most. It may be written to, if
+ * its end is good, until more is read. */
+enum block_end conn_take_block(size_t bytes, char **block);
+
 /* What poll(2) shall watch while something else than input is waited for; all is answered before. */
 struct pollfd conn_watch(void);
 

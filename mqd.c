@@ -24,6 +24,8 @@
  *     fanout.c      queues that get a copy of what another gets
  *     config.c      .config: settings
  *     report.c      what is told of the spool: stats
+ *     auth.c        who may speak to us; shacrypt.c hashes the passwords
+ *     daemon.c      in the background, for old init scripts
  *     admin.c       the spool's other half: delete, list, statistics, check
  *     http.c        the page of mqctl http, with http_request.c, metrics.c, glance.c
  *     place.c       where a spool may lie, and whose it must be
@@ -39,6 +41,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -50,7 +53,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "auth.h"
 #include "connection.h"
+#include "daemon.h"
 #include "listen.h"
 #include "log.h"
 #include "number.h"
@@ -63,11 +68,12 @@
 enum { EXIT_USAGE = 100, EXIT_SYSTEM = 111 };
 
 #define FIRST_PASSED_FD 3 /* sd_listen_fds(3) */
+#define LICENCE "no licence has been chosen yet"
 
 static const char usage_text[] =
-    "usage: mqd [-NVhv] [-a mode] [-B max-body] [-c max-connections] [-H spool]\n"
-    "           [-l address] [-o option[,option]] [-p port] [-s socket] [-t spares]\n"
-    "           [-u user]\n"
+    "usage: mqd [-dhiNrVv] [-a mode] [-B max-body] [-c max-connections] [-H spool]\n"
+    "           [-l address] [-o option[,option]] [-P pid-file] [-p port] [-s socket]\n"
+    "           [-t spares] [-u user] [-Y password-file]\n"
     "\n"
     "  -H dir      the spool (" SPOOL_DEFAULT ")\n"
     "  -p port     listen on this TCP port (22201 if -l is given)\n"
@@ -78,6 +84,7 @@ static const char usage_text[] =
     "  -t number   keep that many processes waiting for connections (4)\n"
     "  -B size     largest message, with k, m or g (1m)\n"
     "  -u user     run as this user\n"
+    "  -Y file     ask each client for a password, see mqd(8)\n"
     "  -N          never wait for the disk, as -o sync=none\n"
     "  -o sync=full|push|none\n"
     "              what survives a power loss: all, pushes, nothing (full)\n"
@@ -91,15 +98,25 @@ static const char usage_text[] =
     "  -o pool_idle=seconds\n"
     "              on a super-server's listening socket: end when nobody was connected\n"
     "              for so long (0: never)\n"
+    "  -d          go into the background, and listen (on port 22201 if nothing is given)\n"
+    "  -P file     write the process id there, as long as it listens\n"
+    "  -r          allow core files\n"
     "  -v          log more\n"
     "  -V          print the version\n"
+    "  -i          print the licence\n"
     "  -h          print this\n"
+    "\n"
+    "memcacheq's -U 0 and its options for Berkeley DB (-A, -C, -D, -E, -e, -L, -m, -S\n"
+    "and -T with a value, -R) are accepted and do nothing.\n"
     "\n"
     "Without -p, -l and -s mqd serves what it was started on: a connection or a\n"
     "listening socket from a super-server, else standard input and output.\n";
 
 struct options {
 	const char *spool, *socket_path, *user;
+	const char *pid_path, *password_path;
+	bool background, core;
+	char ignored[3 * 10 + 1]; /* options of Berkeley DB, each as " -L" */
 	const char *addresses[LISTEN_MAX];
 	unsigned naddresses;
 	int port; /* -1: not given, 0: no TCP */
@@ -217,12 +234,23 @@ add_addresses(struct options *o, char *s)
 	}
 }
 
+/* Command lines that were written for memcacheq are full of these. */
+static void
+ignore_option(struct options *o, int letter)
+{
+	size_t len = strlen(o->ignored);
+
+	if (strchr(o->ignored, letter) == NULL)
+		snprintf(o->ignored + len, sizeof o->ignored - len, " -%c", letter);
+}
+
 static void
 parse_options(struct options *o, int argc, char *argv[])
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "+:a:B:c:H:hl:No:p:s:t:u:Vv")) != -1) {
+	while ((c = getopt(argc, argv, "+:A:a:B:C:c:D:dE:e:H:hiL:l:m:No:P:p:RrS:s:T:t:U:u:VvY:")) !=
+	       -1) {
 		switch (c) {
 		case 'a':
 			o->mode = parse_mode(optarg);
@@ -233,9 +261,15 @@ parse_options(struct options *o, int argc, char *argv[])
 		case 'c':
 			o->serve.max_connections = parse_number("-c", optarg, 1, 1 << 20);
 			break;
+		case 'd':
+			o->background = true;
+			break;
 		case 'H':
 			o->spool = optarg;
 			break;
+		case 'i':
+			puts("mqd " MQD_VERSION ": " LICENCE);
+			exit(0);
 		case 'l':
 			add_addresses(o, optarg);
 			break;
@@ -245,14 +279,24 @@ parse_options(struct options *o, int argc, char *argv[])
 		case 'o':
 			parse_suboptions(o, optarg);
 			break;
+		case 'P':
+			o->pid_path = optarg;
+			break;
 		case 'p':
 			o->port = (int)parse_number("-p", optarg, 0, UINT16_MAX);
+			break;
+		case 'r':
+			o->core = true;
 			break;
 		case 's':
 			o->socket_path = optarg;
 			break;
 		case 't':
 			o->pool.spares = parse_number("-t", optarg, 1, 1 << 20);
+			break;
+		case 'U':
+			if (parse_number("-U", optarg, 0, UINT16_MAX) != 0)
+				die_usage("-U %s: there is no UDP here", optarg);
 			break;
 		case 'u':
 			o->user = optarg;
@@ -263,6 +307,21 @@ parse_options(struct options *o, int argc, char *argv[])
 		case 'V':
 			puts("mqd " MQD_VERSION);
 			exit(0);
+		case 'Y':
+			o->password_path = optarg;
+			break;
+		case 'A':
+		case 'C':
+		case 'D':
+		case 'E':
+		case 'e':
+		case 'L':
+		case 'm':
+		case 'R':
+		case 'S':
+		case 'T':
+			ignore_option(o, c);
+			break;
 		case 'h':
 			fputs(usage_text, stdout);
 			exit(0);
@@ -274,6 +333,14 @@ parse_options(struct options *o, int argc, char *argv[])
 	}
 	if (optind < argc)
 		die_usage("%s: mqd takes options alone", argv[optind]);
+	if (o->background && o->port == -1 && o->naddresses == 0 && o->socket_path == NULL)
+		o->port = LISTEN_PORT;
+}
+
+static bool
+listens(const struct options *o)
+{
+	return o->port != -1 || o->naddresses > 0 || o->socket_path != NULL;
 }
 
 /* Under a super-server standard error is often the client's socket, which nothing but
@@ -289,33 +356,49 @@ choose_log(void)
 		log_to_syslog();
 }
 
-/* Become another user for good. /etc/passwd is read directly: a static program cannot ask
- * the name services of the system; a number works for users that are not in the file. */
-static void
-become(const char *user)
-{
-	uint64_t id;
-	struct passwd *pw = NULL;
+struct identity {
+	const char *name; /* NULL: stay who we are */
 	uid_t uid;
 	gid_t gid;
+};
 
+/* Who -u says. /etc/passwd is read directly: a static program cannot ask the name services of the
+ * system; a number works for users that are not in the file. */
+static struct identity
+find_user(const char *user)
+{
+	struct identity who = {.name = user};
+	uint64_t id;
+	struct passwd *pw = NULL;
+
+	if (user == NULL)
+		return who;
 	if (number_parse(user, strlen(user), UINT32_MAX - 1, &id) == 0) {
-		uid = (uid_t)id;
-		gid = (gid_t)id;
-	} else {
-		FILE *f = fopen("/etc/passwd", "re");
-		while (f != NULL && (pw = fgetpwent(f)) != NULL && strcmp(pw->pw_name, user) != 0)
-			;
-		if (pw == NULL)
-			die_usage("-u %s: no such user in /etc/passwd", user);
-		uid = pw->pw_uid;
-		gid = pw->pw_gid;
-		fclose(f);
+		who.uid = (uid_t)id;
+		who.gid = (gid_t)id;
+		return who;
 	}
-	if (uid == geteuid())
-		return;
-	if (setgroups(1, &gid) == -1 || setgid(gid) == -1 || setuid(uid) == -1)
-		die_system(user);
+	FILE *f = fopen("/etc/passwd", "re");
+	while (f != NULL && (pw = fgetpwent(f)) != NULL && strcmp(pw->pw_name, user) != 0)
+		;
+	if (pw == NULL)
+		die_usage("-u %s: no such user in /etc/passwd", user);
+	who.uid = pw->pw_uid;
+	who.gid = pw->pw_gid;
+	fclose(f);
+	return who;
+}
+
+/* Become that user for good. Returns whether that worked. */
+static bool
+become(const struct identity *who)
+{
+	if (who->name == NULL || who->uid == geteuid())
+		return true;
+	if (setgroups(1, &who->gid) == 0 && setgid(who->gid) == 0 && setuid(who->uid) == 0)
+		return true;
+	log_error("%s: %s", who->name, strerror(errno));
+	return false;
 }
 
 static void
@@ -431,7 +514,8 @@ serve_one(const struct options *o, int in, int out)
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGALRM, &sa, NULL);
 	spool_on_mistake(sp, log_refusal);
-	if (spool_dirfd(sp) == -1 && spool_is_refused(sp))
+	/* Who has to give a password is told when that was right. */
+	if (!o->serve.ask_password && spool_dirfd(sp) == -1 && spool_is_refused(sp))
 		turn_away(sp, in, out);
 	serve(sp, &o->serve, in, out);
 	spool_close(sp);
@@ -447,29 +531,156 @@ warn_of_boot_id(void)
 		log_error("no boot id (is /proc mounted?): a reboot will not be noticed");
 }
 
-/* Have a pool serve, on a spool that is not refused. If there is none it may come yet. */
 static void
-serve_many(const struct options *o, const struct listeners *l)
+load_passwords(const char *path)
+{
+	unsigned line;
+	const char *fault = auth_load(path, &line);
+
+	if (fault != NULL && line > 0)
+		log_error("%s:%u: %s", path, line, fault);
+	else if (fault != NULL)
+		log_error("%s: %s", path, fault);
+	if (fault != NULL)
+		exit(EXIT_SYSTEM);
+}
+
+/* Why the spool is none, or NULL. If there is none yet it may come; but not when an init script, which
+ * was told that all is well, would be the last to hear of a mistyped path. */
+static const char *
+spool_fault(const struct options *o)
 {
 	int fd = open(o->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	const char *fault = NULL;
 	struct stat st;
 
-	if (fd != -1 && fstat(fd, &st) == 0)
+	if (fd == -1)
+		return o->background ? strerror(errno) : NULL;
+	if (fstat(fd, &st) == 0)
 		fault = place_fault(fd, &st, o->spool);
-	if (fd != -1)
-		close(fd);
+	/* A queue's directory would have the name of a file of its. */
+	if (fault == NULL && fstatat(fd, "queue.list", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    S_ISREG(st.st_mode))
+		fault = "memcacheq's database lies here (queue.list): move it away, or give mqd "
+		        "another directory";
+	close(fd);
+	return fault;
+}
+
+/* The pool is about to serve. A core file goes to the current directory. */
+static int
+now_ready(const void *options)
+{
+	const struct options *o = options;
+
+	if (o->background) {
+		if (daemon_ready(o->core) == -1)
+			return -1;
+		log_to_syslog();
+	}
+	if (o->ignored[0] != '\0')
+		log_error("options of Berkeley DB, which do nothing here:%s", o->ignored);
+	return 0;
+}
+
+/* Have a pool serve, on a spool that is not refused. Returns the status to exit with. */
+static int
+serve_many(struct options *o, const struct listeners *l)
+{
+	const char *fault = spool_fault(o);
+
 	if (fault != NULL) {
 		log_refusal("refused", o->spool, fault);
-	} else {
-		warn_of_boot_id();
-		if (pool_serve(l, o->spool, o->sync, &o->serve, &o->pool) == -1)
-			die_system("starting to accept");
+		return EXIT_SYSTEM;
 	}
+	warn_of_boot_id();
+	if (o->core)
+		core_allow();
+	o->pool.ready = now_ready;
+	o->pool.argument = o;
+	if (pool_serve(l, o->spool, o->sync, &o->serve, &o->pool) == -1) {
+		log_error("starting to accept: %s", strerror(errno));
+		return EXIT_SYSTEM;
+	}
+	return 0;
+}
+
+static bool
+write_pid_file(const char *path)
+{
+	pid_t holder;
+
+	if (pidfile_write(path, &holder) == 0)
+		return true;
+	if (errno == EEXIST)
+		log_error("%s: process %ld holds it", path, (long)holder);
+	else if (errno == EINVAL)
+		log_error("%s: is no regular file, or has a second name", path);
+	else
+		log_error("%s: %s", path, strerror(errno));
+	return false;
+}
+
+/* A path that means the same in another directory. */
+static const char *
+absolute(const char *path)
+{
+	char here[PATH_MAX], *whole;
+
+	if (path == NULL || path[0] == '/')
+		return path;
+	if (getcwd(here, sizeof here) == NULL ||
+	    (whole = malloc(strlen(here) + 1 + strlen(path) + 1)) == NULL)
+		die_system(path);
+	sprintf(whole, "%s/%s", here, path);
+	return whole;
+}
+
+/* Bind, serve, and leave nothing behind. Returns the status to exit with. */
+static int
+listen_and_serve(struct options *o)
+{
+	struct identity who = find_user(o->user);
+	struct listeners l = {.n = 0};
+	int status = EXIT_SYSTEM;
+
+	if (o->background && daemon_begin() == -1)
+		die_system("going into the background");
+	bind_all(&l, o);
+	if (o->background) {
+		/* Not before: an address of a Unix socket may be too long when it is absolute. */
+		o->socket_path = absolute(o->socket_path);
+		o->spool = absolute(o->spool);
+		o->pid_path = absolute(o->pid_path);
+	}
+	if ((o->pid_path == NULL || write_pid_file(o->pid_path)) && become(&who))
+		status = serve_many(o, &l);
 	if (o->socket_path != NULL && unlink(o->socket_path) == -1)
 		log_error("%s: removing it: %s", o->socket_path, strerror(errno));
-	if (fault != NULL)
-		exit(EXIT_SYSTEM);
+	if (pidfile_remove() == -1)
+		log_error("%s: removing it: %s", o->pid_path, strerror(errno));
+	return status;
+}
+
+/* Serve what we were started on. Returns the status to exit with. */
+static int
+serve_what_is_there(struct options *o)
+{
+	struct identity who = find_user(o->user);
+	struct listeners l = {.n = 0};
+	int fd;
+
+	if (o->pid_path != NULL)
+		die_usage("-P goes with -d, -p, -l or -s");
+	fd = find_socket(&l);
+	if (!become(&who))
+		return EXIT_SYSTEM;
+	if (l.n > 0)
+		return serve_many(o, &l);
+	if (o->ignored[0] != '\0')
+		log_info("options of Berkeley DB, which do nothing here:%s", o->ignored);
+	serve_one(o, fd != -1 ? fd : STDIN_FILENO, fd != -1 ? fd : STDOUT_FILENO);
+	return 0;
 }
 
 int
@@ -482,25 +693,17 @@ main(int argc, char *argv[])
 	    .sync = SPOOL_SYNC_FULL,
 	    .serve = {.max_body = 1 << 20, .max_connections = 1024, .keepalive = 60},
 	    .pool = {.spares = 4}};
-	struct listeners l = {.n = 0};
-	int fd = -1;
 
 	choose_log();
 	parse_options(&o, argc, argv);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* EFBIG is answered like any other */
 	umask(077);
-	if (o.port != -1 || o.naddresses > 0 || o.socket_path != NULL)
-		bind_all(&l, &o);
-	else
-		fd = find_socket(&l);
-	if (o.user != NULL)
-		become(o.user);
-	if (fd != -1)
-		serve_one(&o, fd, fd);
-	else if (l.n == 0)
-		serve_one(&o, STDIN_FILENO, STDOUT_FILENO);
-	else
-		serve_many(&o, &l);
-	return 0;
+	if (o.core && core_raise_limit() == -1)
+		die_system("-r: allowing core files");
+	if (o.password_path != NULL) {
+		load_passwords(o.password_path);
+		o.serve.ask_password = true;
+	}
+	return listens(&o) ? listen_and_serve(&o) : serve_what_is_there(&o);
 }

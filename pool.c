@@ -285,9 +285,9 @@ work(const struct pool *p, size_t slot, pid_t parent)
 		int fd = next_connection(&w);
 		p->shared->states[slot] = BUSY;
 		ask_for_more(p);
-		serve(sp, p->serve, fd, fd);
+		bool let_in = serve(sp, p->serve, fd, fd);
 		close(fd);
-		if (w.opened.st_ino == 0)
+		if (let_in && w.opened.st_ino == 0)
 			fstat(spool_dirfd(sp), &w.opened);
 		w.served = true;
 		p->shared->left_ms = os_monotonic_ms();
@@ -556,6 +556,8 @@ pool_serve(const struct listeners *l, const char *spool_dir, enum spool_sync syn
 	sigaddset(&blocked, SIGINT);
 	sigaddset(&blocked, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &blocked, &p.unblocked);
+	if (options->ready(options->argument) == -1)
+		return -1;
 	run(&p);
 	close(p.parent_end);
 	close(p.worker_end);

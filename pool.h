@@ -11,6 +11,10 @@
 struct pool_options {
 	uint64_t spares;  /* how many workers shall wait for a connection */
 	int idle_timeout; /* seconds without a connection until the pool ends, 0 = never */
+	/* Called with the argument when a signal ends the pool in order; -1 with errno, and it does
+	 * not begin. */
+	int (*ready)(const void *argument);
+	const void *argument;
 };
 
 /*

@@ -49,6 +49,8 @@ static const struct row {
     {"version", VERB_VERSION, 1, 1, 0, 0, NULL},
     {"quit", VERB_QUIT, 1, 1, 0, 0, NULL},
     {"verbosity", VERB_FIXED, 2, 3, 0, 2, "OK"},
+    {"db_archive", VERB_FIXED, 1, 1, 0, 0, "OK"}, /* memcacheq's operators send these two */
+    {"db_checkpoint", VERB_FIXED, 1, 1, 0, 0, "OK"},
     {"flush_all", VERB_FLUSH_ALL, 1, 3, 0, 1, NULL},
     {"add", VERB_FIXED, 5, 6, 4, 5, "NOT_STORED"},
     {"replace", VERB_FIXED, 5, 6, 4, 5, "NOT_STORED"},

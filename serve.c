@@ -11,6 +11,9 @@
  *                  back at its place)
  *     get q/peek   it was only looked at, and stays
  *
+ * Where there are passwords (auth.c) the first command is a set whose block is one. Until then nothing
+ * else is carried out, and the spool is not looked at.
+ *
  * A command refuses with one line, before it has changed anything: because of its key, of what the
  * connection holds open, or of the status of the spool.
  *
@@ -24,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "auth.h"
 #include "connection.h"
 #include "log.h"
 #include "os.h"
@@ -672,6 +676,70 @@ do_status(const struct command *c)
 }
 
 /*
+ * A client that has to give a password. Specification: memcached's doc/protocol.txt, and its answers;
+ * but a block is never run as commands, `noreply` is obeyed, and a client that guesses is left.
+ */
+
+/* A set, whatever its key. Returns whether its block was a user's password; *wrong counts those that
+ * were none. */
+static bool
+log_in(const struct command *c, unsigned *wrong)
+{
+	static const char *const replies[] = {[AUTH_GOOD] = "STORED",
+	                                      [AUTH_WRONG] = "CLIENT_ERROR authentication failure",
+	                                      [AUTH_MALFORMED] =
+	                                          "CLIENT_ERROR bad authentication token format"};
+	enum auth_result r;
+	char *token;
+
+	if (c->bytes > AUTH_TOKEN_MAX) {
+		conn_reply(c, "CLIENT_ERROR auth token too long");
+		conn.closing = true;
+		return false;
+	}
+	switch (conn_take_block((size_t)c->bytes, &token)) {
+	case BLOCK_CUT:
+		return false;
+	case BLOCK_BAD:
+		conn_reply(c, "CLIENT_ERROR bad command line termination");
+		return false;
+	case BLOCK_GOOD:
+		break;
+	}
+	r = auth_check(token, (size_t)c->bytes);
+	memset(token, 0, (size_t)c->bytes);
+	conn_reply(c, replies[r]);
+	if (r != AUTH_GOOD && ++*wrong == AUTH_TRIES_MAX) {
+		log_often("a client gave %u wrong passwords: left", *wrong);
+		conn.closing = true;
+	}
+	return r == AUTH_GOOD;
+}
+
+/* Returns whether the client may go on. */
+static bool
+let_in(void)
+{
+	struct command c;
+	const char *line;
+	unsigned wrong = 0;
+	size_t len;
+
+	while (!conn.closing && conn_next_line(&line, &len)) {
+		proto_parse(line, len, &c);
+		if (c.verb == VERB_QUIT && c.reply == NULL)
+			break;
+		if (c.verb == VERB_SET && c.has_block) {
+			if (log_in(&c, &wrong))
+				return true;
+		} else if (!c.has_block || conn_swallow(c.bytes)) {
+			conn_reply(&c, "CLIENT_ERROR unauthenticated");
+		}
+	}
+	return false;
+}
+
+/*
  * The loop
  */
 
@@ -732,16 +800,22 @@ run(const struct command *c, const struct serve_options *options)
 	}
 }
 
-void
+bool
 serve(struct spool *sp, const struct serve_options *options, int in, int out)
 {
 	struct command c;
 	const char *line;
 	size_t len;
-	int dirfd = spool_dirfd(sp);
+	int dirfd;
 
 	spool_on_mistake(sp, log_mistake);
 	conn_begin(sp, options->idle_timeout, options->keepalive, in, out, release_late);
+	if (options->ask_password && !let_in()) {
+		conn_flush();
+		conn_end();
+		return false;
+	}
+	dirfd = spool_dirfd(sp);
 	if (dirfd != -1 && stats_open(dirfd) == -1)
 		log_error("counting for this connection alone: %s", strerror(errno));
 	stats_enter();
@@ -758,4 +832,5 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 	log_info("the connection ends");
 	stats_leave();
 	waiter_tidy();
+	return true;
 }
