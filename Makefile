@@ -53,6 +53,7 @@ COMMON := spool.o claim.o queue.o wait.o admin.o config.o fanout.o delay.o journ
 	number.o place.o os.o
 MQD := mqd.o listen.o pool.o serve.o report.o connection.o proto.o stats.o log.o $(COMMON)
 MQCTL := mqctl.o holder.o json.o progress.o terminal.o $(COMMON)
+MQCTL += transfer.o drain.o rebalance.o stage.o tar.o client.o ketama.o md5.o
 
 ifeq ($(VARIANT),default)
 all: mqd mqctl

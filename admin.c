@@ -1054,6 +1054,7 @@ check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *
 	                                     {".config", S_IFREG, true},
 	                                     {".trash", S_IFDIR, false},
 	                                     {".fanout", S_IFDIR, false},
+	                                     {".import", S_IFDIR, false},
 	                                     {"lost+found", S_IFDIR, false},
 	                                     {CONFIG_TEMPORARY, S_IFREG, true},
 	                                     {NULL, 0, false}};

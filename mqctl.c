@@ -718,6 +718,12 @@ static const struct command {
     {"set", cmd_set, 2, 1000, "queue key=value ...",
      "change its .config; of the whole spool, if queue is /"},
     {"config", cmd_config, 0, 1, "[queue]", "the settings in force, and where each comes from"},
+    {"export", cmd_export, 0, ANY, "[queue...]",
+     "write the queues to standard output, as a tar archive"},
+    {"import", cmd_import, 0, ANY, "[--strip-padding] [memcacheq://host:port [queue...]]",
+     "take the messages of a server, or read what export wrote from standard input"},
+    {"rebalance", cmd_rebalance, 4, ANY, "--to host:port,... --self host:port [queue...]",
+     "move queues to the servers where ketama's clients look for them"},
     {"check", cmd_check, 0, 1, "[--repair]", "read everything, list what is wrong, mend it"},
 };
 

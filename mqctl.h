@@ -34,4 +34,9 @@ uint64_t number_arg(const char *arg);
 /* The queues that were named, encoded, or all of them. To be freed with spool_list_free. */
 char **queues_arg(struct spool *sp, int argc, char *argv[]);
 
+/* transfer.c, rebalance.c */
+int cmd_export(struct spool *sp, int argc, char *argv[]);
+int cmd_import(struct spool *sp, int argc, char *argv[]);
+int cmd_rebalance(struct spool *sp, int argc, char *argv[]);
+
 #endif

@@ -27,6 +27,7 @@
  *     admin.c       the spool's other half: delete, list, statistics, check
  *     place.c       where a spool may lie, and whose it must be
  *     mqctl.c       the operator's command, with holder.c
+ *     transfer.c    export and import; drain.c: import from a server; rebalance.c: to servers
  *     json.c        a listing for programs; progress.c: how far long work is
  *
  * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,
