@@ -110,7 +110,7 @@ printable(const char *text)
 	static char shown[128];
 	size_t n = 0;
 
-	for (; text[n] != '\0' && n < sizeof shown - 1; n++)
+	for (; n < sizeof shown - 1 && text[n] != '\0'; n++)
 		shown[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
 	shown[n] = '\0';
 	return shown;

@@ -251,7 +251,7 @@ cmd_rebalance(struct spool *sp, int argc, char *argv[])
 {
 	static struct rebalance rb;
 	const char *self = NULL;
-	char *to = NULL;
+	char none[] = "", *to = none;
 	bool weighted = true;
 	int i = 0, passes = 0;
 
@@ -267,7 +267,7 @@ cmd_rebalance(struct spool *sp, int argc, char *argv[])
 			die(EXIT_USAGE, "rebalance: %s: no such option, or nothing behind it",
 			    argv[i]);
 	}
-	if (to == NULL || self == NULL)
+	if (*to == '\0' || self == NULL)
 		die(EXIT_USAGE, "rebalance: --to host:port,... and --self host:port are needed");
 	read_servers(&rb, to);
 	rb.self = find_server(&rb, self);
@@ -276,6 +276,7 @@ cmd_rebalance(struct spool *sp, int argc, char *argv[])
 	if (rb.ring == NULL)
 		die_system("the ring of servers");
 	transfer_mind_signals();
+	spool_sweep(sp); /* what we had claimed when we were killed is the first again */
 	for (bool last = false;;) {
 		char **queues = queues_arg(sp, argc - i, argv + i);
 		uint64_t moved = pass(&rb, queues, last);

@@ -15,6 +15,7 @@
 
 #include "number.h"
 
+#define LINES_MAX ((size_t)2 * TAR_NAME_MAX)
 #define PAX_MAX 8192 /* bytes of such lines */
 #define SIZE_MAX_OCTAL UINT64_C(077777777777)
 
@@ -85,8 +86,8 @@ add_line(char *to, size_t at, const char *key, const char *value)
 
 	while (snprintf(NULL, 0, "%zu", len + digits) > (int)digits)
 		digits++;
-	return at + (size_t)snprintf(to + at, 2 * TAR_NAME_MAX - at, "%zu %s=%s\n", len + digits,
-	                             key, value);
+	return at +
+	       (size_t)snprintf(to + at, LINES_MAX - at, "%zu %s=%s\n", len + digits, key, value);
 }
 
 size_t
@@ -99,7 +100,7 @@ size_t
 tar_write(char *buf, const struct tar_member *m)
 {
 	int prefix = cut_name(m->name);
-	char lines[2 * TAR_NAME_MAX], size[24];
+	char lines[LINES_MAX], size[24];
 	size_t n = 0, at = 0;
 
 	if (prefix == -1)

@@ -49,7 +49,7 @@
 #define EXPORT_NAME "mqd-export"
 #define EXPORT_TEXT_MAX 1024
 #define CONFIG_MAX 65536
-#define ID_LEN (2 * MD5_LEN)
+#define ID_LEN ((size_t)2 * MD5_LEN)
 #define DELAY_FORMAT ".delay/%016" PRId64 "/%016" PRIu64
 
 /*
@@ -204,7 +204,8 @@ put_member(char type, uint64_t size, int64_t mtime, const char *name)
 	char headers[TAR_HEADERS_MAX];
 
 	snprintf(m.name, sizeof m.name, "%s", name);
-	put(headers, tar_write(headers, &m));
+	size_t len = tar_write(headers, &m);
+	put(headers, len);
 }
 
 static void
@@ -592,10 +593,9 @@ begin_import(struct import *im)
 	if (value == NULL || number_parse(value, len, MESSAGE_NUMBER_MAX, &messages) == -1)
 		refuse("%s: is not what mqctl export writes", m.name);
 	value = value_of(text, "id", &len);
-	if (value == NULL || len != ID_LEN || strspn(value, "0123456789abcdef") != ID_LEN)
+	snprintf(id, sizeof id, "%.*s", (int)ID_LEN, value == NULL ? "" : value);
+	if (value == NULL || len != ID_LEN || strspn(id, "0123456789abcdef") != ID_LEN)
 		refuse("%s: is not what mqctl export writes", m.name);
-	memcpy(id, value, ID_LEN);
-	id[ID_LEN] = '\0';
 	im->dirfd = stage_open(im->spool, id, NULL);
 	if (im->dirfd == -1 && errno == EWOULDBLOCK)
 		refuse("another mqctl is importing this stream");
@@ -757,7 +757,8 @@ import_member(struct import *im, const struct tar_member *m)
 		import_config(im, m, NULL);
 	} else if (!queue_of(m->name, queue, &rest)) {
 		refuse("%s: is not what mqctl export writes", m->name);
-	} else if (m->type == '5' && *rest == '\0' && m->size == 0) {
+	} else if (m->type == '5' && m->size == 0 &&
+	           (*rest == '\0' || strncmp(rest, ".delay/", 7) == 0)) {
 		if (spool_make(im->spool, queue) == -1)
 			die_system(queue);
 	} else if (m->type == '0' && strcmp(rest, ".config") == 0) {
