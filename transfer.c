@@ -755,17 +755,18 @@ import_member(struct import *im, const struct tar_member *m)
 
 	if (strcmp(m->name, ".config") == 0) {
 		import_config(im, m, NULL);
-	} else if (!queue_of(m->name, queue, &rest)) {
-		refuse("%s: is not what mqctl export writes", m->name);
-	} else if (m->type == '5' && m->size == 0 &&
-	           (*rest == '\0' || strncmp(rest, ".delay/", 7) == 0)) {
+		return;
+	}
+	bool ours = queue_of(m->name, queue, &rest);
+	if (ours && m->type == '5' && m->size == 0 &&
+	    (*rest == '\0' || strncmp(rest, ".delay/", 7) == 0)) {
 		if (spool_make(im->spool, queue) == -1)
 			die_system(queue);
-	} else if (m->type == '0' && strcmp(rest, ".config") == 0) {
+	} else if (ours && m->type == '0' && strcmp(rest, ".config") == 0) {
 		if (spool_make(im->spool, queue) == -1)
 			die_system(queue);
 		import_config(im, m, queue);
-	} else if (m->type == '0' && message_of(rest, &number, &due)) {
+	} else if (ours && m->type == '0' && message_of(rest, &number, &due)) {
 		if (im->index + 1 < im->first) {
 			im->index++;
 			skip(im, m->size + tar_padding(m->size));
