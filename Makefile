@@ -136,11 +136,12 @@ soak: all build/load
 
 # Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers. What a
 # fuzzer includes as a whole is not linked a second time.
-FUZZERS := proto header text state config journal holder
+FUZZERS := proto header text state config journal holder import
 FUZZ_SECONDS ?= 60
 FUZZ_SOURCES := $(COMMON:.o=.c) proto.c
 FUZZ_CC = clang -D_GNU_SOURCE -std=c11 -g -O1 $(WARN)
 fuzz_c = $< $(filter-out $(if $(findstring journal,$@),journal.c),$(FUZZ_SOURCES))
+fuzz_c += $(if $(findstring import,$@),tar.c stage.c md5.c progress.c terminal.c)
 FUZZ_HEADERS := $(wildcard *.h)
 build/fuzz-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
 	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(fuzz_c)

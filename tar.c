@@ -35,8 +35,8 @@ put_octal(char *block, struct part p, uint64_t value)
 		block[p.at + i] = (char)('0' + (value & 7));
 }
 
-static unsigned
-sum(const char *block)
+unsigned
+tar_sum(const char *block)
 {
 	unsigned s = 0;
 
@@ -59,7 +59,7 @@ write_block(char *block, char type, const char *name, size_t prefix, uint64_t si
 	put_octal(block, mtime_at, mtime < 0 ? 0 : (uint64_t)mtime);
 	memcpy(block + magic_at.at, magic, sizeof magic);
 	block[TYPE_AT] = type;
-	put_octal(block, (struct part){sum_at.at, 7}, sum(block));
+	put_octal(block, (struct part){sum_at.at, 7}, tar_sum(block));
 	block[sum_at.at + 7] = ' ';
 }
 
@@ -229,7 +229,7 @@ tar_read(tar_reader *read, void *arg, struct tar_member *m, const char **why)
 			return 0;
 		}
 		*why = "it is no tar archive";
-		if (!get_octal(block, sum_at, &wanted) || wanted != sum(block))
+		if (!get_octal(block, sum_at, &wanted) || wanted != tar_sum(block))
 			return 1;
 		*why = "its size is not a number";
 		if (!get_octal(block, size_at, &m->size))

@@ -20,6 +20,9 @@ struct tar_member {
 #define TAR_HEADERS_MAX (3 * TAR_BLOCK + 2 * TAR_NAME_MAX)
 size_t tar_write(char *buf, const struct tar_member *m);
 
+/* The checksum that belongs into the first block of a member's headers. */
+unsigned tar_sum(const char *block);
+
 /* How many zeros follow a content of that size. */
 size_t tar_padding(uint64_t size);
 
