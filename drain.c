@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client.h"
@@ -35,6 +36,7 @@
 #define STAGED "1" /* the one message of a folder */
 #define LINE_MAX_LEN 2048
 #define KEY_MAX 250
+#define FULL_WAIT_NS 500000000
 
 static volatile sig_atomic_t interrupted;
 
@@ -240,6 +242,24 @@ is_name(const char *name, char *dir)
 	return queue_name_encode(name, strlen(name), dir) == 0;
 }
 
+/* Nobody else has the message any more. Where there is no room for it we wait, for somebody to make
+ * some, or to tell us twice that he does not want it. */
+static int
+write_body(struct drain *d, struct stage *s, const void *data, size_t len)
+{
+	bool told = d->options.reliable;
+
+	while (stage_write(s, data, len) == -1) {
+		if (d->options.reliable || (errno != ENOSPC && errno != EDQUOT))
+			return -1;
+		if (!told)
+			complain(d, 0, "the disk is full, and a message is on its way: make room");
+		told = true;
+		nanosleep(&(struct timespec){.tv_nsec = FULL_WAIT_NS}, NULL);
+	}
+	return 0;
+}
+
 /* Write a body to the stage while it comes in. Of spaces at the end nobody knows that they are it
  * until something else comes, or nothing. */
 static int
@@ -260,10 +280,10 @@ receive_body(struct drain *d, struct stage *s, uint64_t bytes)
 			keep--;
 		for (uint64_t m; keep > 0 && held > 0; held -= m) {
 			m = held < sizeof spaces ? held : sizeof spaces;
-			if (stage_write(s, spaces, (size_t)m) == -1)
+			if (write_body(d, s, spaces, (size_t)m) == -1)
 				return -1;
 		}
-		if (stage_write(s, data, keep) == -1)
+		if (write_body(d, s, data, keep) == -1)
 			return -1;
 		held += (uint64_t)n - keep;
 	}
@@ -296,13 +316,18 @@ fetch(struct drain *d, const struct remote *q, int dirfd)
 
 	len = snprintf(key, sizeof key, "%s%s", q->name, d->options.reliable ? "/open" : "");
 	snprintf(line, sizeof line, "get %s\r\n", key);
+	if (stage_begin(&s, dirfd) == -1) /* before it is ours to lose */
+		die_system("staging a message");
 	if (client_send(&d->client, line, strlen(line)) == -1 ||
 	    client_line(&d->client, line, sizeof line) == -1)
 		die_client(d);
-	if (strcmp(line, "END") == 0)
+	if (strcmp(line, "END") == 0) {
+		stage_abort(&s);
 		return GOT_NONE;
+	}
 	if (strncmp(line, "VALUE ", 6) != 0 && strstr(line, "ERROR") != NULL) {
 		complain(d, EXIT_SYSTEM, "%s: it says: %s", q->name, printable(line));
+		stage_abort(&s);
 		return GOT_REFUSAL;
 	}
 	/* Kestrel leaves the option out of the key. */
@@ -311,8 +336,6 @@ fetch(struct drain *d, const struct remote *q, int dirfd)
 		errno = EPROTO;
 		die_client(d);
 	}
-	if (stage_begin(&s, dirfd) == -1)
-		die_system(q->name);
 	s.message.flags = v.flags;
 	if (receive_body(d, &s, v.bytes) == -1)
 		die_system("writing a message that was taken, which is lost");
@@ -370,10 +393,11 @@ resume(struct drain *d, const struct remote *q, const char *queue, int dirfd)
 		renameat(dirfd, STAGED, dirfd, "torn");
 	}
 	if (torn >= 0)
-		complain(d, 0,
-		         "%s: of the message that was coming in when this was killed %" PRId64
-		         " bytes were here; it is lost, unless the server has it",
-		         q->name, torn);
+		complain(
+		    d, 0,
+		    "%s: if a message was coming in when this was killed it is lost, unless the "
+		    "server has it; %" PRId64 " bytes of it were here",
+		    q->name, torn);
 	push(d, queue, dirfd);
 }
 

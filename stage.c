@@ -85,12 +85,28 @@ write_whole(int fd, const void *data, size_t len, uint64_t at)
 	return 0;
 }
 
+void
+stage_abort(struct stage *s)
+{
+	int e = errno;
+
+	close_fd(&s->fd);
+	unlinkat(s->dirfd, UNNAMED, 0);
+	errno = e;
+}
+
 int
 stage_begin(struct stage *s, int dirfd)
 {
+	static const char line[MESSAGE_HEADER_LEN];
+
 	*s = (struct stage){.dirfd = dirfd, .message = {.number = 1}};
 	s->fd = openat(dirfd, UNNAMED, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	return s->fd == -1 ? -1 : 0;
+	if (s->fd != -1 && write_whole(s->fd, line, sizeof line, 0) == 0)
+		return 0;
+	if (s->fd != -1)
+		stage_abort(s);
+	return -1;
 }
 
 int
@@ -118,16 +134,6 @@ stage_end(struct stage *s, const char *name)
 		return -1;
 	close_fd(&s->fd);
 	return 0;
-}
-
-void
-stage_abort(struct stage *s)
-{
-	int e = errno;
-
-	close_fd(&s->fd);
-	unlinkat(s->dirfd, UNNAMED, 0);
-	errno = e;
 }
 
 static int

@@ -27,8 +27,9 @@ struct stage {
 };
 
 /*
- * stage_begin, stage_write the body, stage_end: only then it has its name, which takes the place of
- * what had it. 0 or -1. stage_abort: it is not to be, and goes.
+ * stage_begin, which has room for the header, stage_write the body, stage_end: only then it has its
+ * name, which takes the place of what had it. 0 or -1; a stage_write that failed may be tried
+ * again. stage_abort: it is not to be, and goes.
  */
 int stage_begin(struct stage *s, int dirfd);
 int stage_write(struct stage *s, const void *data, size_t len);
