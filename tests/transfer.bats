@@ -103,6 +103,13 @@ seeds() {
 	[ "$(ctl import "memcacheq://127.0.0.1:$FROM")" = 0 ]
 }
 
+@test "on a terminal it shows how far it is, and takes that away" {
+	stand_in a=4000
+	TERM=xterm script -qec "'$MQCTL' -H '$SPOOL' import memcacheq://127.0.0.1:$FROM" /dev/null >"$BATS_TEST_TMPDIR/screen" </dev/null
+	grep -q 'taking a' "$BATS_TEST_TMPDIR/screen"
+	[[ $(tail -c 20 "$BATS_TEST_TMPDIR/screen") == *4000* ]]
+}
+
 @test "flags are kept, padding only if it is not to be stripped; some queues alone" {
 	stand_in --pad 80 a=9 b=3
 	[ "$(ctl import "memcacheq://127.0.0.1:$FROM" a)" = 9 ]
