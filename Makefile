@@ -147,14 +147,16 @@ build/fuzz-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
 	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(fuzz_c)
 build/reach-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
 	$(FUZZ_CC) -fsanitize=fuzzer -fprofile-instr-generate -fcoverage-mapping -o $@ $(fuzz_c)
+build/fuzz-import build/reach-import: transfer.c tar.c stage.c md5.c progress.c terminal.c
 fuzz: $(FUZZERS:%=build/fuzz-%) $(FUZZERS:%=build/reach-%)
 	@fuzz/run $(FUZZ_SECONDS) $(FUZZERS)
 
 # The corpora, of what they and build/corpus hold: what reaches the most, the smallest first.
 corpus: $(FUZZERS:%=build/fuzz-%)
 	for f in $(FUZZERS); do \
+	    max=2200; [ $$f != import ] || max=6000; \
 	    rm -rf build/merged && mkdir -p build/merged build/corpus/$$f && \
-	    build/fuzz-$$f -merge=1 -use_counters=0 -max_len=2200 build/merged fuzz/corpus/$$f build/corpus/$$f && \
+	    build/fuzz-$$f -merge=1 -use_counters=0 -max_len=$$max build/merged fuzz/corpus/$$f build/corpus/$$f && \
 	    rm -rf fuzz/corpus/$$f && mv build/merged fuzz/corpus/$$f || exit 1; \
 	done
 
