@@ -3,10 +3,7 @@
 
 load helper
 
-NODES=3
-
 setup() {
-	local i
 	mkdir -p "$SPOOL"
 	PIDS=() PORTS=() SERVERS=
 }

@@ -360,7 +360,7 @@ same_spools() {
 		[[ $n != new-message || $output == *"format mq2; this mqctl knows mq1" ]]
 		[[ $n != new-stream || $output == *"format 2; this mqctl knows format 1" ]]
 		[ ! -e "$SPOOL/q/0000000000000002" ]
-		[ -z "$(ls -A "$SPOOL" | grep -vxE 'q|e|\.(import|trash|journal|sync)')" ]
+		[ -z "$(find "$SPOOL" -mindepth 1 -maxdepth 1 -regextype posix-extended -not -regex '.*/(q|e|\.(import|trash|journal|sync))')" ]
 		ctl check
 	done
 	[ "$(find "$BATS_TEST_TMPDIR" -maxdepth 1 -name x)" = "" ]
