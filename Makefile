@@ -57,6 +57,7 @@ COMMON := spool.o claim.o queue.o wait.o admin.o config.o fanout.o delay.o journ
 	number.o place.o os.o
 MQD := mqd.o listen.o pool.o serve.o auth.o shacrypt.o daemon.o report.o connection.o proto.o stats.o log.o $(COMMON)
 MQCTL := mqctl.o list.o top.o tail.o holder.o json.o progress.o terminal.o $(COMMON)
+MQCTL += transfer.o drain.o rebalance.o stage.o tar.o client.o ketama.o md5.o
 
 ifeq ($(VARIANT),default)
 all: mqd mqctl
@@ -153,11 +154,12 @@ soak: all build/load
 
 # Every reader of foreign bytes, each for FUZZ_SECONDS, with clang's libFuzzer and sanitizers. What a
 # fuzzer includes as a whole is not linked a second time.
-FUZZERS := proto header text state config journal holder auth
+FUZZERS := proto header text state config journal holder auth import
 FUZZ_SECONDS ?= 60
 FUZZ_SOURCES := $(COMMON:.o=.c) proto.c
 FUZZ_CC = clang -D_GNU_SOURCE -std=c11 -g -O1 $(WARN)
 fuzz_c = $< $(filter-out $(if $(findstring journal,$@),journal.c),$(FUZZ_SOURCES))
+fuzz_c += $(if $(findstring import,$@),tar.c stage.c md5.c progress.c terminal.c)
 FUZZ_HEADERS := $(wildcard *.h)
 FUZZERS += http
 build/fuzz-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
@@ -165,14 +167,16 @@ build/fuzz-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
 build/reach-%: fuzz/%.c $(FUZZ_SOURCES) holder.c $(FUZZ_HEADERS) | $B
 	$(FUZZ_CC) -fsanitize=fuzzer -fprofile-instr-generate -fcoverage-mapping -o $@ $(fuzz_c)
 build/fuzz-auth build/reach-auth: auth.c shacrypt.h
+build/fuzz-import build/reach-import: transfer.c tar.c stage.c md5.c progress.c terminal.c
 fuzz: $(FUZZERS:%=build/fuzz-%) $(FUZZERS:%=build/reach-%)
 	@fuzz/run $(FUZZ_SECONDS) $(FUZZERS)
 
 # The corpora, of what they and build/corpus hold: what reaches the most, the smallest first.
 corpus: $(FUZZERS:%=build/fuzz-%)
 	for f in $(FUZZERS); do \
+	    max=2200; [ $$f != import ] || max=6000; \
 	    rm -rf build/merged && mkdir -p build/merged build/corpus/$$f && \
-	    build/fuzz-$$f -merge=1 -use_counters=0 -max_len=2200 build/merged fuzz/corpus/$$f build/corpus/$$f && \
+	    build/fuzz-$$f -merge=1 -use_counters=0 -max_len=$$max build/merged fuzz/corpus/$$f build/corpus/$$f && \
 	    rm -rf fuzz/corpus/$$f && mv build/merged fuzz/corpus/$$f || exit 1; \
 	done
 

@@ -1067,15 +1067,12 @@ check_queue(struct checker *ck)
 static void
 check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	static const struct known known[] = {{".stats", S_IFREG, false},
-	                                     {".journal", S_IFREG, false},
-	                                     {".sync", S_IFREG, false},
-	                                     {".config", S_IFREG, true},
-	                                     {".trash", S_IFDIR, false},
-	                                     {".fanout", S_IFDIR, false},
-	                                     {"lost+found", S_IFDIR, false},
-	                                     {CONFIG_TEMPORARY, S_IFREG, true},
-	                                     {NULL, 0, false}};
+	static const struct known known[] = {
+	    {".stats", S_IFREG, false},        {".journal", S_IFREG, false},
+	    {".sync", S_IFREG, false},         {".config", S_IFREG, true},
+	    {".trash", S_IFDIR, false},        {".fanout", S_IFDIR, false},
+	    {".import", S_IFDIR, false},       {"lost+found", S_IFDIR, false},
+	    {CONFIG_TEMPORARY, S_IFREG, true}, {NULL, 0, false}};
 	char name[QUEUE_NAME_MAX + 1];
 	struct stat st;
 

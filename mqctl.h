@@ -68,4 +68,9 @@ int cmd_check(struct spool *sp, int argc, char *argv[]);
 int cmd_top(struct spool *sp, int argc, char *argv[]);
 int cmd_tail(struct spool *sp, int argc, char *argv[]);
 
+/* transfer.c, rebalance.c */
+int cmd_export(struct spool *sp, int argc, char *argv[]);
+int cmd_import(struct spool *sp, int argc, char *argv[]);
+int cmd_rebalance(struct spool *sp, int argc, char *argv[]);
+
 #endif

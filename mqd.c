@@ -32,6 +32,7 @@
  *     mqctl.c       the operator's command, with holder.c
  *     list.c        what it lists; json.c: for programs; progress.c: how far long work is
  *     top.c         the same on a screen (terminal.c); tail.c: messages as they come in
+ *     transfer.c    export and import; drain.c: import from a server; rebalance.c: to servers
  *
  * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,
  * stats.c (counters), listen.c (sockets to listen on), pool.c (the processes that accept

@@ -12,6 +12,7 @@
  *     <spool>/<queue>/.config            settings, see config.c; <spool>/.config for all queues
  *     <spool>/.fanout/<queue>/<child>    who gets copies, see fanout.c
  *     <spool>/.trash/<pid>.<n>           a deleted queue whose files are being unlinked
+ *     <spool>/.import/...                what mqctl is bringing in from elsewhere, see stage.c
  *
  * push:     write a file that has no name yet, or .tmp/x; lock; write its header, link or rename it
  *           to the next number; unlock; sync.
@@ -192,6 +193,25 @@ push_begin(struct push *p, struct spool *sp, const char *queue)
 	strcpy(p->queue_name, queue);
 }
 
+int
+push_staged(struct push *p, struct spool *sp, const char *queue, int dirfd, const char *name,
+            uint64_t length, uint32_t crc)
+{
+	struct queue *q;
+
+	push_begin(p, sp, queue);
+	if (queue_find(sp, queue, true, &q) == -1)
+		return -1;
+	p->fd = openat(dirfd, name, write_flags);
+	if (p->fd == -1)
+		return -1;
+	snprintf(p->name, sizeof p->name, "%s", name);
+	p->staged = true;
+	p->length = length;
+	p->crc = crc;
+	return begin_file(p, q, dirfd);
+}
+
 /* Have a file for the body, before the lock is taken. */
 static int
 open_file(struct push *p)
@@ -273,10 +293,19 @@ push_abort(struct push *p)
 {
 	int e = errno;
 
-	if (p->fd != -1 && p->dirfd != -1)
+	if (p->fd != -1 && p->dirfd != -1 && !p->staged)
 		unlinkat(p->dirfd, p->name, 0);
 	errno = e;
 	push_end(p);
+}
+
+/* With the lock held: what was put in place is not to be stored after all, and is about to be
+ * removed. A staged one is the only copy there is. */
+static void
+restage(const struct push *p, int dirfd, const char *name)
+{
+	if (p->staged)
+		linkat(dirfd, name, p->dirfd, p->name, 0);
 }
 
 /* The file in .tmp is gone: the queue was deleted while the body came in, or somebody emptied
@@ -515,6 +544,7 @@ make_known(struct push *p, struct queue *q, const char *name)
 	}
 	if (known == -1) {
 		int e = errno;
+		restage(p, delayed ? place->fd : q->dirfd, name);
 		unlinkat(delayed ? place->fd : q->dirfd, name, 0);
 		errno = e;
 		return ENTER_ERROR;
@@ -546,7 +576,7 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t delay)
 			errno = EOVERFLOW;
 			return ENTER_ERROR;
 		}
-		if (q != p->queue && p->dirfd != -1 && move_to_queue(p, q) == -1)
+		if (q != p->queue && p->dirfd != -1 && !p->staged && move_to_queue(p, q) == -1)
 			return ENTER_ERROR;
 		message_name(name, m.number);
 		message_write_header(p->line, &m, p->crc);
@@ -560,7 +590,7 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t delay)
 			adopt_name(q, name);
 			if (!may_enter(q, p->length))
 				return ENTER_FULL;
-		} else if ((errno == ENOENT || errno == EOPNOTSUPP) && !moved) {
+		} else if ((errno == ENOENT || errno == EOPNOTSUPP) && !moved && !p->staged) {
 			moved = true; /* an operator emptied .tmp, or see os_name */
 			if (move_to_queue(p, q) == -1)
 				return ENTER_ERROR;
@@ -583,6 +613,7 @@ withdraw(struct push *p)
 
 	if (queue_relock(q) == 0) {
 		message_name(name, out->number);
+		restage(p, out->place.fd != -1 ? out->place.fd : q->dirfd, name);
 		if (out->place.fd != -1)
 			delay_remove(q, &out->place, name, p->length);
 		else

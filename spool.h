@@ -90,6 +90,7 @@ struct push {
 	const char *body; /* of a small message, in memory */
 	int fd, dirfd;    /* the file, and the directory that it lies in: .tmp, .claim, or -1 */
 	char name[24];    /* its name there */
+	bool staged;      /* the name is the caller's: see push_staged */
 	uint64_t length;
 	uint32_t crc;
 	/* The caller may set these between push_begin and push_commit. */
@@ -119,6 +120,16 @@ void push_body(struct push *p, const void *data, size_t len);
 int push_write(struct push *p, const void *data, size_t len);
 int push_commit(struct push *p, uint32_t flags);
 void push_abort(struct push *p);
+
+/*
+ * Instead of push_begin: the body lies in a file of the spool's file system already, `name` (of at
+ * most 23 bytes) in `dirfd`, behind MESSAGE_HEADER_LEN bytes of anything; `crc` is the crc32c of it.
+ * One rename takes the file from there and makes it the message: wherever this process is killed
+ * it is either the one or the other. What is not stored is there still, or again; only then, if it
+ * is killed while it takes the message back, both may be. Returns 0, or -1 and no push was begun.
+ */
+int push_staged(struct push *p, struct spool *sp, const char *queue, int dirfd, const char *name,
+                uint64_t length, uint32_t crc);
 
 /*
  * push_commit in two steps: push_publish makes the message visible, returns as push_commit does, and
