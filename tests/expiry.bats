@@ -56,7 +56,7 @@ is_empty() {
 	answered() { [ -s "$BATS_TEST_TMPDIR/reply" ]; }
 	wait_for answered
 	wait "$client"
-	"$MQCTL" -H "$SPOOL" check
+	wait_for "$MQCTL" -H "$SPOOL" check # the other connection empties .trash after its answer
 }
 
 @test "expire: never, in seconds, as a date, and at once" {
