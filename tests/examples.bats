@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
-# The programs in EXAMPLES of mqd(8), as they are printed there, with the libraries that they name. What
-# they call work() is in clients/work.*.
+# What the documents show: the programs in EXAMPLES of mqd(8), as they are printed there, with the libraries
+# that they name (what they call work() is in clients/work.*), and the recorded session.
 
 load helper
 
@@ -178,4 +178,13 @@ reliable() {
 @test "Node: memcached, which closes an idle connection after 5 s unless told otherwise" {
 	node -e 'require("memcached")' 2>/dev/null || skip "node, or memcached from npm, is not installed (see NODE_PATH)"
 	reliable js 5500
+}
+
+@test "doc/session.txt is what doc/session records" {
+	native "the recording is of a terminal's time"
+	"$TOP/doc/session" "$MQD_BINARY" "$MQCTL" >now
+	for f in "$TOP/doc/session.txt" now; do
+		sed -E 's/[0-9]+/N/g; s/ +/ /g' "$f" >"${f##*/}.plain" # process ids, ages, the client's port
+	done
+	diff session.txt.plain now.plain
 }
