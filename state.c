@@ -39,14 +39,11 @@ static const struct {
     {"\ndelayed_bytes ", offsetof(struct state, delayed_bytes)},
     {"\ndue ", offsetof(struct state, due)},
     {"\npaused ", offsetof(struct state, paused)},
-    {"\nbad ", offsetof(struct state, bad)},
-    {"\ndiscarded ", offsetof(struct state, discarded)},
-    {"\nexpired ", offsetof(struct state, expired)},
-    {"\nredelivered ", offsetof(struct state, redelivered)},
-    {"\ndead ", offsetof(struct state, dead)},
-    {"\nopened ", offsetof(struct state, opened)},
-    {"\naborted ", offsetof(struct state, aborted)},
-    {"\nflushes ", offsetof(struct state, flushes)},
+/* clang-format off */ /* which takes what follows for a statement that is yet to end */
+#define COUNTER(name) {"\n" #name " ", offsetof(struct state, name)},
+    QUEUE_COUNTERS(COUNTER)
+#undef COUNTER
+/* clang-format on */
     {"\nswept ", offsetof(struct state, swept)},
     {"\nspare ", offsetof(struct state, spare)},
 };
