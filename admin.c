@@ -281,6 +281,22 @@ spool_pause(struct spool *sp, const char *queue, uint64_t ms)
 	return r;
 }
 
+void
+queue_figures(const struct state *s, struct queue_stat *qs)
+{
+	uint64_t there = s->waiting + s->delayed;
+
+	*qs = (struct queue_stat){.waiting = s->waiting,
+	                          .put = s->put,
+	                          .taken = s->put < there ? 0 : s->put - there,
+	                          .bytes = s->bytes,
+	                          .delayed = s->delayed,
+	                          .paused_ms = paused_ms(s)};
+#define COUNTER(name) qs->name = s->name;
+	QUEUE_COUNTERS(COUNTER)
+#undef COUNTER
+}
+
 int
 spool_stat(struct spool *sp, const char *queue, struct queue_stat *qs)
 {
@@ -300,21 +316,7 @@ spool_stat(struct spool *sp, const char *queue, struct queue_stat *qs)
 	if (s->stale && s->waiting <= RECOUNT_MAX)
 		queue_recount(q);
 	queue_store(q);
-	uint64_t there = s->waiting + s->delayed;
-	*qs = (struct queue_stat){.waiting = s->waiting,
-	                          .put = s->put,
-	                          .taken = s->put < there ? 0 : s->put - there,
-	                          .bytes = s->bytes,
-	                          .delayed = s->delayed,
-	                          .paused_ms = paused_ms(s),
-	                          .bad = s->bad,
-	                          .discarded = s->discarded,
-	                          .expired = s->expired,
-	                          .redelivered = s->redelivered,
-	                          .dead = s->dead,
-	                          .opened = s->opened,
-	                          .aborted = s->aborted,
-	                          .flushes = s->flushes};
+	queue_figures(s, qs);
 	message_name(name, state_candidate(s, 0));
 	if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
 		qs->oldest = st.st_mtime;

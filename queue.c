@@ -919,14 +919,9 @@ queue_skip_holes(struct queue *q, uint64_t n)
 static void
 keep_counters(struct state *s, const struct state *old)
 {
-	s->bad = old->bad;
-	s->discarded = old->discarded;
-	s->expired = old->expired;
-	s->redelivered = old->redelivered;
-	s->dead = old->dead;
-	s->opened = old->opened;
-	s->aborted = old->aborted;
-	s->flushes = old->flushes;
+#define COUNTER(name) s->name = old->name;
+	QUEUE_COUNTERS(COUNTER)
+#undef COUNTER
 	s->paused = old->paused == STATE_FOREVER ? STATE_FOREVER : 0;
 	s->graveyard = old->graveyard;
 }

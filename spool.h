@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "config.h"
+#include "counters.h"
 #include "message.h"
 #include "queue_name.h"
 
@@ -255,12 +256,11 @@ struct queue_stat {
 	uint64_t waiters;   /* processes that wait for a message */
 	uint64_t
 	    paused_ms; /* for how much longer nothing is delivered; UINT64_MAX: until it is ended */
-	uint64_t bad;  /* files ever moved to .bad */
-	/* Messages ever: see state.h. */
-	uint64_t discarded, expired, redelivered, dead, opened, aborted;
-	uint64_t flushes; /* of the queue, ever */
-	int64_t oldest;   /* when the head came in, seconds since 1970; 0 if none waits */
-	uint64_t age_ms;  /* since then; 0 if none waits */
+#define COUNTER(name) uint64_t name; /* ever */
+	QUEUE_COUNTERS(COUNTER)
+#undef COUNTER
+	int64_t oldest;  /* when the head came in, seconds since 1970; 0 if none waits */
+	uint64_t age_ms; /* since then; 0 if none waits */
 };
 
 /* How a queue stands. Orphans are put back first. Returns 1, 0 if there is none, or -1.

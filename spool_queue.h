@@ -137,6 +137,9 @@ int claim_expired(struct claim *c);
 /* Processes that wait for a message of the queue. */
 uint64_t queue_waiters(struct queue *q);
 
+/* What a state tells of its queue, as spool_stat has it. The rest of *qs is 0. */
+void queue_figures(const struct state *s, struct queue_stat *qs);
+
 /* Lock the queue that a handle stands for, wherever its directory is now. 0 or -1. */
 int queue_relock(struct queue *q);
 

@@ -28,6 +28,7 @@ static const char durable_label[] = "\ndurable ";
 static const char graveyard_label[] = "\ngraveyard ";
 
 /* The plain numbers, in the order of the file. */
+/* clang-format off */
 static const struct {
 	const char *label;
 	size_t at;
@@ -39,17 +40,13 @@ static const struct {
     {"\ndelayed_bytes ", offsetof(struct state, delayed_bytes)},
     {"\ndue ", offsetof(struct state, due)},
     {"\npaused ", offsetof(struct state, paused)},
-    {"\nbad ", offsetof(struct state, bad)},
-    {"\ndiscarded ", offsetof(struct state, discarded)},
-    {"\nexpired ", offsetof(struct state, expired)},
-    {"\nredelivered ", offsetof(struct state, redelivered)},
-    {"\ndead ", offsetof(struct state, dead)},
-    {"\nopened ", offsetof(struct state, opened)},
-    {"\naborted ", offsetof(struct state, aborted)},
-    {"\nflushes ", offsetof(struct state, flushes)},
+#define COUNTER(name) {"\n" #name " ", offsetof(struct state, name)},
+    QUEUE_COUNTERS(COUNTER)
+#undef COUNTER
     {"\nswept ", offsetof(struct state, swept)},
     {"\nspare ", offsetof(struct state, spare)},
 };
+/* clang-format on */
 #define NFIELDS (sizeof fields / sizeof fields[0])
 
 void

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "counters.h"
 #include "message.h"
 
 #define STATE_BOOT_LEN 36 /* a boot id is a UUID */
@@ -22,24 +23,18 @@ struct state {
 	uint64_t put;              /* messages that ever came in */
 	uint64_t waiting;          /* messages that wait */
 	uint64_t bytes;            /* of body in them */
-	uint64_t bad;              /* files ever moved to .bad */
 	uint64_t swept;            /* CLOCK_MONOTONIC, ms: the last look for orphans */
 	uint64_t spare;            /* the lowest number whose file in .claim may be spent */
 	uint64_t delayed;          /* messages in .delay */
 	uint64_t delayed_bytes;    /* of body in them */
 	uint64_t due;              /* CLOCK_MONOTONIC, s: the next of them may be so; 0: none is */
 	uint64_t paused;           /* CLOCK_MONOTONIC, ms: nothing is delivered before */
-	/* How many messages ever, for people to look at. */
-	uint64_t discarded;   /* made room for a younger one */
-	uint64_t expired;     /* were dropped, or moved to another queue, because of their age */
-	uint64_t redelivered; /* came back with a try counted */
-	uint64_t dead;        /* were moved to the dead letters */
-	uint64_t opened;      /* were delivered to be closed */
-	uint64_t aborted;     /* of these were given back, by the client or for it */
-	uint64_t flushes;     /* of the queue */
-	bool durable;         /* the queue's own entry in the spool survives a power loss */
-	bool graveyard;       /* dead letters were moved into it */
-	bool stale;           /* waiting and bytes are to be counted anew */
+#define COUNTER(name) uint64_t name;
+	QUEUE_COUNTERS(COUNTER)
+#undef COUNTER
+	bool durable;   /* the queue's own entry in the spool survives a power loss */
+	bool graveyard; /* dead letters were moved into it */
+	bool stale;     /* waiting and bytes are to be counted anew */
 	/*
 	 * Where messages may wait, in order; outside of these there are none. The last is
 	 * the queue proper, [head, next): its end is the number of the next push. Those
