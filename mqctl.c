@@ -2,7 +2,8 @@
  * mqctl: look at the queues of a spool, and mend them.
  *
  * It works on the files alone, through spool.c and admin.c as mqd does: beside running
- * mqds, or with nothing running. But who holds a message the system tells, see holder.c.
+ * mqds, or with nothing running. But who holds a message the system tells, see holder.c, and what
+ * moves messages between servers speaks the protocol, see drain.c and rebalance.c.
  * Started by root it becomes the owner of the spool first, so that it leaves no file there
  * that mqd cannot open.
  */

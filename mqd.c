@@ -27,16 +27,23 @@
  *     auth.c        who may speak to us; shacrypt.c hashes the passwords
  *     daemon.c      in the background, for old init scripts
  *     admin.c       the spool's other half: delete, list, statistics, check
- *     http.c        the page of mqctl http, with http_request.c, metrics.c, glance.c
  *     place.c       where a spool may lie, and whose it must be
- *     mqctl.c       the operator's command, with holder.c
- *     list.c        what it lists; json.c: for programs; progress.c: how far long work is
- *     top.c         the same on a screen (terminal.c); tail.c: messages as they come in
- *     transfer.c    export and import; drain.c: import from a server; rebalance.c: to servers
  *
  * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,
  * stats.c (counters), listen.c (sockets to listen on), pool.c (the processes that accept
  * on them), os.c, log.c, number.c, crc32c.c.
+ *
+ * The operator's command is another program on the same spool:
+ *
+ *     mqctl.c       its commands; those that have a file of their own:
+ *     list.c        what it lists; holder.c: who holds a message; json.c: for programs
+ *     top.c         the same on a screen (terminal.c); tail.c: messages as they come in
+ *     metrics.c     figures for Prometheus; http.c: a page, with http_request.c; what they
+ *                   look at without a lock: glance.c
+ *     transfer.c    export and import, as a tar archive (tar.c)
+ *     drain.c       import from a server (client.c); rebalance.c: to the servers where
+ *                   ketama.c says (md5.c); stage.c: where messages lie meanwhile
+ *     progress.c    how far long work is
  */
 #include <errno.h>
 #include <fcntl.h>
