@@ -415,9 +415,10 @@ static const struct command {
     {"open", cmd_open, 0, ANY, "[queue...]",
      "the messages on their way to a client, and who holds them"},
     {"top", cmd_top, 0, 5, "[-b] [-n count] [-d time]",
-     "how the queues stand, on a screen that is drawn again each second"},
+     "how the queues stand, on a screen drawn again each second"},
     {"peek", cmd_peek, 1, 2, "queue [n]", "show the first n messages (1), taking none"},
-    {"tail", cmd_tail, 1, 3, "[-n n] queue", "show what comes in from now on, taking none"},
+    {"tail", cmd_tail, 1, 3, "[-n n] queue",
+     "show the last messages, and what comes in, taking none"},
     {"cat", cmd_cat, 2, 2, "queue number", "print the body of a message"},
     {"put", cmd_put, 1, 1, "queue", "append standard input as a message"},
     {"get", cmd_get, 1, 1, "queue", "take the oldest message and print it"},
@@ -425,11 +426,11 @@ static const struct command {
     {"mv", cmd_mv, 3, 3, "queue number|all queue2",
      "move a message, or all, to the end of another queue"},
     {"retry", cmd_retry, 1, 2, "queue" SPOOL_DEAD " [queue2]",
-     "move all back to the end of queue, or of queue2, with their tries forgotten"},
+     "move all back to the end of queue, or of queue2"},
     {"flush", cmd_flush, 1, 1, "queue", "remove all messages"},
     {"drop", cmd_drop, 1, 1, "queue", "remove the queue with all in it"},
     {"pause", cmd_pause, 1, 2, "queue [time]",
-     "deliver nothing from it, for 30s, 5m, ...; or until"},
+     "deliver nothing from it for 30s, 5m, ...; or until resume"},
     {"resume", cmd_resume, 1, 1, "queue", "deliver again"},
     {"status", cmd_status, 0, 1, "[up|readonly|quiescent]",
      "what clients may do in the spool: show it, or set it"},
@@ -437,15 +438,15 @@ static const struct command {
      "change its .config; of the whole spool, if queue is /"},
     {"config", cmd_config, 0, 1, "[queue]", "the settings in force, and where each comes from"},
     {"export", cmd_export, 0, ANY, "[queue...]",
-     "write the queues to standard output, as a tar archive"},
+     "write queues to standard output, as a tar archive"},
     {"import", cmd_import, 0, ANY, "[--strip-padding] [memcacheq://host:port [queue...]]",
-     "take the messages of a server, or read what export wrote from standard input"},
+     "take a server's messages, or read what export wrote"},
     {"rebalance", cmd_rebalance, 4, ANY, "--to host:port,... --self host:port [queue...]",
-     "move queues to the servers where ketama's clients look for them"},
-    {"check", cmd_check, 0, 1, "[--repair]", "read everything, list what is wrong, mend it"},
+     "move queues to where ketama's clients look for them"},
+    {"check", cmd_check, 0, 1, "[--repair]", "list what is wrong in the spool; --repair mends it"},
     {"metrics", cmd_metrics, 0, 0, "", "all figures, as Prometheus reads them"},
     {"http", cmd_http, 0, ANY, "[--bodies] [--host name]...",
-     "answer one HTTP request on standard input: a page, /metrics, /healthz"},
+     "answer one HTTP request: a page, /metrics, /healthz"},
 };
 
 /* Those that know --json. */
@@ -473,6 +474,9 @@ print_usage(void)
 			len = printf("\n") - 1;
 		printf("%*s%s\n", USAGE_WIDTH - len, "", c->what);
 	}
+	printf("\nThe spool is " SPOOL_DEFAULT " unless -H says otherwise. With --json ls, open,\n"
+	       "peek, status, config and check print a document for programs. A queue's name is\n"
+	       "as ls shows it, or as clients have it.\n");
 }
 
 /* What root leaves behind in the spool, mqd could not open. Not `for_good`: so that seteuid leads
