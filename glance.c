@@ -199,16 +199,6 @@ in_flight(int dirfd)
 	return n;
 }
 
-static uint64_t
-paused_ms(const struct state *s)
-{
-	uint64_t now = os_monotonic_ms();
-
-	if (s->paused == STATE_FOREVER)
-		return SPOOL_FOREVER;
-	return s->paused > now ? s->paused - now : 0;
-}
-
 /* Open a queue and read its state. Returns 1, 0 or -1. */
 static int
 open_queue(struct spool *sp, const char *queue, struct state *s, int *fd)
@@ -235,23 +225,9 @@ glance_queue(struct spool *sp, const char *queue, struct queue_stat *qs)
 
 	if (r != 1)
 		return r;
-	uint64_t there = s.waiting + s.delayed;
-	*qs = (struct queue_stat){.waiting = s.waiting,
-	                          .in_flight = in_flight(q.dirfd),
-	                          .put = s.put,
-	                          .taken = s.put < there ? 0 : s.put - there,
-	                          .bytes = s.bytes,
-	                          .delayed = s.delayed,
-	                          .waiters = queue_waiters(&q),
-	                          .paused_ms = paused_ms(&s),
-	                          .bad = s.bad,
-	                          .discarded = s.discarded,
-	                          .expired = s.expired,
-	                          .redelivered = s.redelivered,
-	                          .dead = s.dead,
-	                          .opened = s.opened,
-	                          .aborted = s.aborted,
-	                          .flushes = s.flushes};
+	queue_figures(&s, qs);
+	qs->in_flight = in_flight(q.dirfd);
+	qs->waiters = queue_waiters(&q);
 	if (next_message(q.dirfd, &s, &n, &st)) {
 		qs->oldest = st.st_mtime;
 		qs->age_ms = (uint64_t)age_ms(&st);

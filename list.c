@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "figures.h"
 #include "holder.h"
 #include "json.h"
 #include "list.h"
@@ -133,33 +134,23 @@ list_queue_json(struct json *j, const char *queue, const struct queue_stat *st)
 {
 	json_object(j, NULL);
 	json_queue(j, queue);
-	json_number(j, "waiting", st->waiting);
-	json_number(j, "delayed", st->delayed);
-	json_number(j, "in_flight", st->in_flight);
-	json_number(j, "getters", st->waiters);
-	json_number(j, "put", st->put);
-	json_number(j, "taken", st->taken);
-	json_number(j, "dead", st->dead);
-	json_number(j, "bytes", st->bytes);
-	if (st->oldest > 0) {
-		json_number(j, "oldest", (uint64_t)st->oldest);
-		json_number(j, "age_ms", st->age_ms);
-	} else {
-		json_null(j, "oldest");
-		json_null(j, "age_ms");
+	for (const struct figure *f = figures; f < figures + FIGURES; f++) {
+		uint64_t value = figure_value(st, f);
+		if (f->unit == FIGURE_PAUSE)
+			json_bool(j, f->json, value > 0);
+		else if (f->unit == FIGURE_MS && st->oldest == 0)
+			json_null(j, f->json);
+		else
+			json_number(j, f->json, value);
 	}
-	json_bool(j, "paused", st->paused_ms > 0);
+	if (st->oldest > 0)
+		json_number(j, "oldest", (uint64_t)st->oldest);
+	else
+		json_null(j, "oldest");
 	if (st->paused_ms > 0 && st->paused_ms != SPOOL_FOREVER)
 		json_number(j, "paused_ms", st->paused_ms);
 	else
 		json_null(j, "paused_ms");
-	json_number(j, "bad", st->bad);
-	json_number(j, "discarded", st->discarded);
-	json_number(j, "expired", st->expired);
-	json_number(j, "redelivered", st->redelivered);
-	json_number(j, "opened", st->opened);
-	json_number(j, "aborted", st->aborted);
-	json_number(j, "flushes", st->flushes);
 	json_close(j);
 }
 

@@ -13,9 +13,9 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/statvfs.h>
 
+#include "figures.h"
 #include "glance.h"
 #include "mqctl.h"
 #include "serve.h"
@@ -70,51 +70,6 @@ metrics_end(struct metrics *m)
  * The text format
  */
 
-enum unit { UNIT_ONE, UNIT_MS, UNIT_PAUSED };
-
-static const struct queue_metric {
-	const char *name, *type;
-	size_t at; /* of a uint64_t in struct queue_stat */
-	enum unit unit;
-	const char *help;
-} queue_metrics[] = {
-    {"waiting_messages", "gauge", offsetof(struct queue_stat, waiting), UNIT_ONE,
-     "Messages that can be delivered."},
-    {"waiting_bytes", "gauge", offsetof(struct queue_stat, bytes), UNIT_ONE,
-     "Bytes of body in the waiting messages."},
-    {"delayed_messages", "gauge", offsetof(struct queue_stat, delayed), UNIT_ONE,
-     "Messages that were delayed, and that no client has asked for since they were due."},
-    {"in_flight_messages", "gauge", offsetof(struct queue_stat, in_flight), UNIT_ONE,
-     "Messages on their way to a client, or left by one that died and about to come back."},
-    {"getters", "gauge", offsetof(struct queue_stat, waiters), UNIT_ONE,
-     "Clients that wait for a message."},
-    {"oldest_age_seconds", "gauge", offsetof(struct queue_stat, age_ms), UNIT_MS,
-     "Age of the oldest waiting message; 0 if none waits."},
-    {"paused", "gauge", offsetof(struct queue_stat, paused_ms), UNIT_PAUSED,
-     "1: the queue is paused, and nothing is delivered from it."},
-    {"put_messages_total", "counter", offsetof(struct queue_stat, put), UNIT_ONE,
-     "Messages that came in."},
-    {"taken_messages", "gauge", offsetof(struct queue_stat, taken), UNIT_ONE,
-     "Messages that ever left the queue, on whatever way, less those that came back: use delta, "
-     "not rate."},
-    {"redelivered_messages_total", "counter", offsetof(struct queue_stat, redelivered), UNIT_ONE,
-     "Messages that came back with a failed delivery counted."},
-    {"dead_messages_total", "counter", offsetof(struct queue_stat, dead), UNIT_ONE,
-     "Messages that were moved to the dead letters."},
-    {"bad_files_total", "counter", offsetof(struct queue_stat, bad), UNIT_ONE,
-     "Files that failed their check and were moved to .bad."},
-    {"expired_messages_total", "counter", offsetof(struct queue_stat, expired), UNIT_ONE,
-     "Messages that were removed, or moved elsewhere, because of their age."},
-    {"discarded_messages_total", "counter", offsetof(struct queue_stat, discarded), UNIT_ONE,
-     "Messages that were removed to make room for younger ones."},
-    {"opened_messages_total", "counter", offsetof(struct queue_stat, opened), UNIT_ONE,
-     "Messages that were delivered to be closed by the client."},
-    {"aborted_messages_total", "counter", offsetof(struct queue_stat, aborted), UNIT_ONE,
-     "Opened messages that were given back, by the client or for it."},
-    {"flushes_total", "counter", offsetof(struct queue_stat, flushes), UNIT_ONE,
-     "Times that all messages were removed."},
-};
-
 static const struct counter_metric {
 	const char *name, *type;
 	enum stats_counter counter;
@@ -155,15 +110,14 @@ put_label(FILE *out, const char *s)
 }
 
 static void
-put_value(FILE *out, const struct queue_metric *qm, const struct queue_stat *qs)
+put_value(FILE *out, const struct figure *f, const struct queue_stat *qs)
 {
-	uint64_t value;
+	uint64_t value = figure_value(qs, f);
 
-	memcpy(&value, (const char *)qs + qm->at, sizeof value);
-	if (qm->unit == UNIT_MS)
+	if (f->unit == FIGURE_MS)
 		fprintf(out, "%" PRIu64 ".%03" PRIu64 "\n", value / 1000, value % 1000);
 	else
-		fprintf(out, "%" PRIu64 "\n", qm->unit == UNIT_PAUSED ? value > 0 : value);
+		fprintf(out, "%" PRIu64 "\n", f->unit == FIGURE_PAUSE ? value > 0 : value);
 }
 
 static void
@@ -171,16 +125,15 @@ print_queues(FILE *out, const struct metrics *m)
 {
 	char label[QUEUE_NAME_MAX + 1], name[64];
 
-	for (size_t k = 0; k < sizeof queue_metrics / sizeof queue_metrics[0]; k++) {
-		const struct queue_metric *qm = &queue_metrics[k];
-		snprintf(name, sizeof name, "queue_%s", qm->name);
-		head(out, name, qm->type, qm->help);
+	for (const struct figure *f = figures; f < figures + FIGURES; f++) {
+		snprintf(name, sizeof name, "queue_%s", f->metric);
+		head(out, name, f->type, f->help);
 		for (size_t i = 0; i < m->n; i++) {
 			glance_label(m->queues[i], label);
 			fprintf(out, "mqd_%s{queue=\"", name);
 			put_label(out, label);
 			fprintf(out, "\"} ");
-			put_value(out, qm, &m->stats[i]);
+			put_value(out, f, &m->stats[i]);
 		}
 	}
 }

@@ -23,7 +23,7 @@
  *     delay.c       messages that are not to be delivered yet
  *     fanout.c      queues that get a copy of what another gets
  *     config.c      .config: settings
- *     report.c      what is told of the spool: stats
+ *     report.c      what is told of the spool: stats; figures.c: under which names
  *     auth.c        who may speak to us; shacrypt.c hashes the passwords
  *     daemon.c      in the background, for old init scripts
  *     admin.c       the spool's other half: delete, list, statistics, check

@@ -21,43 +21,13 @@
 #include <unistd.h>
 
 #include "connection.h"
+#include "figures.h"
 #include "queue_name.h"
 #include "stats.h"
 
 /*
  * Queues
  */
-
-/* What is told of each queue, under the names that Kestrel has for it. */
-static const struct queue_field {
-	const char *name;
-	size_t at; /* of a uint64_t */
-} queue_fields[] = {
-    {"items", offsetof(struct queue_stat, waiting)},
-    {"bytes", offsetof(struct queue_stat, bytes)},
-    {"total_items", offsetof(struct queue_stat, put)},
-    {"delayed", offsetof(struct queue_stat, delayed)},
-    {"expired_items", offsetof(struct queue_stat, expired)},
-    {"discarded", offsetof(struct queue_stat, discarded)},
-    {"age", offsetof(struct queue_stat, age_ms)},
-    {"waiters", offsetof(struct queue_stat, waiters)},
-    {"open_transactions", offsetof(struct queue_stat, in_flight)},
-    {"transactions", offsetof(struct queue_stat, opened)},
-    {"canceled_transactions", offsetof(struct queue_stat, aborted)},
-    {"redelivered", offsetof(struct queue_stat, redelivered)},
-    {"dead", offsetof(struct queue_stat, dead)},
-    {"total_flushes", offsetof(struct queue_stat, flushes)},
-};
-#define QUEUE_FIELDS (sizeof queue_fields / sizeof queue_fields[0])
-
-static uint64_t
-field_value(const struct queue_stat *qs, const struct queue_field *field)
-{
-	uint64_t value;
-
-	memcpy(&value, (const char *)qs + field->at, sizeof value);
-	return value;
-}
 
 /* A queue's name as clients know it, into `name` of QUEUE_NAME_MAX + 1 bytes. What mqctl made with a
  * name that cannot be sent is told as in the spool. Returns the length. */
@@ -132,9 +102,10 @@ stat_queue(const char *queue, const struct queue_stat *qs)
 	char name[QUEUE_NAME_MAX + 1];
 	int len = name_on_wire(queue, name);
 
-	for (size_t i = 0; i < QUEUE_FIELDS; i++)
-		conn_put_line("STAT queue_%.*s_%s %" PRIu64, len, name, queue_fields[i].name,
-		              field_value(qs, &queue_fields[i]));
+	for (size_t i = 0; i < FIGURES; i++)
+		if (figures[i].kestrel != NULL)
+			conn_put_line("STAT queue_%.*s_%s %" PRIu64, len, name, figures[i].kestrel,
+			              figure_value(qs, &figures[i]));
 }
 
 static void
@@ -243,9 +214,10 @@ dump_queue(const char *queue, int len, const char *name)
 	if (r == -1)
 		conn_log_error(queue, errno);
 	conn_put_line("queue '%.*s' {", len, name);
-	for (size_t i = 0; r == 1 && i < QUEUE_FIELDS; i++)
-		conn_put_line("  %s=%" PRIu64, queue_fields[i].name,
-		              field_value(&qs, &queue_fields[i]));
+	for (size_t i = 0; r == 1 && i < FIGURES; i++)
+		if (figures[i].kestrel != NULL)
+			conn_put_line("  %s=%" PRIu64, figures[i].kestrel,
+			              figure_value(&qs, &figures[i]));
 	conn_put_line("}");
 }
 
