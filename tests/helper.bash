@@ -93,6 +93,11 @@ native() {
 	[[ -z ${MEMCHECK:-} ]] || skip "not under valgrind: $1"
 }
 
+# unsanitized REASON: this test is left out of those with sanitizers (make SAN=1).
+unsanitized() {
+	[[ $MQD_BINARY != */san/* ]] || skip "not with sanitizers: $1"
+}
+
 # strace, for a program that may have the leak sanitizer in it, which cannot be traced; and no valgrind,
 # whose own system calls would count.
 strace() {

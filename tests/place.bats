@@ -51,9 +51,9 @@ OTHER=4711
 as_other=(setpriv --reuid "$OTHER" --regid "$OTHER" --clear-groups)
 in_container=(unshare --user --map-root-user --pid --fork --kill-child --mount-proc)
 on_type() {
-	on_type=(strace -qq -f -o /dev/null -e trace=fstatfs -e "inject=fstatfs:poke_exit=@arg2=$1")
+	on_type=(env ASAN_OPTIONS=detect_leaks=0 strace -qq -f -o /dev/null -e trace=fstatfs -e "inject=fstatfs:poke_exit=@arg2=$1")
 }
-folding=(strace -qq -f -o /dev/null -e trace=ioctl -e inject=ioctl:retval=0:poke_exit=@arg3=00000040:when=1)
+folding=(env ASAN_OPTIONS=detect_leaks=0 strace -qq -f -o /dev/null -e trace=ioctl -e inject=ioctl:retval=0:poke_exit=@arg3=00000040:when=1)
 
 # push_one QUEUE PROGRAM...: what mqd answers to a set.
 push_one() {
