@@ -326,6 +326,51 @@ complains() {
 	inside systemctl show --value --property Result mqd-pool.service | grep -qx success
 }
 
+# As the comment in mqd-pool.service says.
+@test "systemd, a pool: with -Y a client gives a password first; while the file cannot be read, it waits" {
+	inside mkdir -p /etc/mqd /etc/systemd/system/mqd-pool.service.d
+	inside tee /etc/systemd/system/mqd-pool.service.d/override.conf >/dev/null <<-'END'
+		[Service]
+		ExecStart=
+		ExecStart=/usr/local/sbin/mqd -H /var/spool/mqd -o pool_idle=300 -Y /etc/mqd/passwords
+	END
+	inside systemctl daemon-reload
+	printf 'joe:%s\n' "$(openssl passwd -6 secret)" | inside install -g mqd -m 640 /dev/stdin /etc/mqd/passwords
+	use_pool
+
+	talk_to_machine <<-'END'
+		> get q4
+		< CLIENT_ERROR unauthenticated
+		> set any 0 0 10
+		> joe secre?
+		< CLIENT_ERROR authentication failure
+		> set any 0 0 10
+		> joe secret
+		< STORED
+		> set q4 0 0 5
+		> hello
+		< STORED
+		> get q4
+		< VALUE q4 0 5
+		< hello
+		< END
+	END
+
+	# Started as mqd, it cannot read this: who comes waits until that is mended, and is served.
+	inside systemctl stop mqd-pool.service 2>/dev/null
+	inside chmod 600 /etc/mqd/passwords
+	client bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$1"
+		printf "set any 0 0 10\r\njoe secret\r\n" >&3
+		read -r <&3
+		echo "$REPLY"' client "$PORT" >"$BATS_TEST_TMPDIR/client" 3>&- &
+	local client_pid=$!
+	wait_for logged '/etc/mqd/passwords: Permission denied'
+	wait_for pool_is activating # and not in a circle
+	inside chmod 640 /etc/mqd/passwords
+	wait_for gone "$client_pid"
+	grep STORED "$BATS_TEST_TMPDIR/client"
+}
+
 @test "systemd, TLS: a client with a certificate is served, in silence; others are refused, and are told nothing" {
 	use_tls
 	serves
