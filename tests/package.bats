@@ -25,6 +25,8 @@ setup_file() {
 	local deb version
 	version=$("$MQD" -V | cut -d ' ' -f 2)
 	deb=$(echo "$TOP/build/mqd_${version}_"*.deb)
+	# What only some want is no condition: there is a unit for stunnel, and a stanza for xinetd.
+	diff /dev/null <(dpkg-deb -f "$deb" Pre-Depends Depends Recommends | grep -e stunnel -e xinetd)
 	diff /dev/null <(lintian --allow-root --fail-on error,warning "$deb" 2>&1 || echo "status $?")
 
 	[[ $EUID -eq 0 ]] || skip "installing it needs root"

@@ -26,6 +26,7 @@ setup() {
 }
 
 teardown() {
+	[[ -z ${TLS_PID:-} ]] || kill "$TLS_PID" || :
 	[[ -n ${BOOT_PID:-} ]] || return 0
 	kill "$BOOT_PID" 2>/dev/null || :
 	wait "$BOOT_PID" || :
@@ -173,8 +174,58 @@ refuses_none() {
 	echo "# ${BATS_TEST_DESCRIPTION%%:*}: $figures" >&3
 }
 
+# certificates DIR: a CA, a server's certificate and a client's, as stunnel-mqd.conf says how.
+certificates() {
+	local commands
+	commands=$(sed -n 's/^;     //p' "$TOP/etc/stunnel-mqd.conf")
+	mkdir "$1"
+	(cd "$1" && bash -e <<<"$commands" && sed -e 1,2d -e s/server/client/g <<<"$commands" | bash -e) 2>/dev/null
+}
+
+# use_tls: mqd-tls.socket instead, as it says itself; and a stunnel for the clients on their own side
+# of it, on the port that they know.
+use_tls() {
+	local file tls=$BATS_TEST_TMPDIR/tls
+	certificates "$tls"
+	inside systemctl disable --quiet --now mqd.socket
+	inside install -D -m 644 /usr/local/share/doc/mqd/examples/stunnel-mqd.conf /etc/mqd/stunnel-mqd.conf
+	for file in ca.crt server.crt server.key; do
+		inside install -D -o mqd -m 400 /dev/stdin "/etc/mqd/tls/$file" <"$tls/$file"
+	done
+	inside systemctl --quiet enable --now mqd-tls.socket
+
+	sed -e "s,/etc/mqd/tls,$tls,; s,mq.example.org:,127.0.0.1:," "$TOP/etc/stunnel-client.conf" >"$BATS_TEST_TMPDIR/client.conf"
+	"$BATS_TEST_DIRNAME/systemd-root" net "$MACHINE" stunnel4 "$BATS_TEST_TMPDIR/client.conf" \
+		>"$BATS_TEST_TMPDIR/client.log" 2>&1 3>&- &
+	TLS_PID=$!
+	wait_for machine_listens
+}
+
+# unsealed TEXT: all that comes back when TEXT is sent to the port of TLS as it is.
+unsealed() {
+	client timeout 20 bash -c 'exec 3<>/dev/tcp/127.0.0.1/22443 && printf "$0" >&3 && cat <&3' "$1" | od -An -v -tx1
+}
+
+# refused TEXT OPTION...: a push by a client with these options of s_client is answered by TLS alone, and
+# the journal has TEXT.
+refused() {
+	local text=$1
+	shift
+	printf 'set intruder 0 0 1\r\nx\r\nquit\r\n' | client timeout 20 openssl s_client -quiet -connect 127.0.0.1:22443 "$@" \
+		>"$BATS_TEST_TMPDIR/answer" 2>"$BATS_TEST_TMPDIR/why" || :
+	grep alert "$BATS_TEST_TMPDIR/why"
+	diff /dev/null "$BATS_TEST_TMPDIR/answer"
+	wait_for stunnel_logged "$text"
+}
+
+# By its name: who has ended before journald looks is of no unit any more.
+stunnel_logged() {
+	inside journalctl --quiet --output cat --identifier stunnel --identifier mqd-tls | grep "$1"
+}
+
 @test "systemd: it knows every setting in the units" {
-	run inside systemd-analyze verify --man=no mqd.socket mqd@.service mqd-pool.socket mqd-pool.service
+	run inside systemd-analyze verify --man=no mqd.socket mqd@.service mqd-pool.socket mqd-pool.service \
+		mqd-tls.socket mqd-tls@.service mqd-http.socket mqd-http@.service
 	# The one that versions before 255 do not know.
 	diff /dev/null <(grep -v "Unknown key.* 'PollLimitIntervalSec'" <<<"$output")
 }
@@ -274,6 +325,88 @@ refuses_none() {
 	done
 	inside systemctl --quiet is-active mqd-pool.socket
 	inside systemctl show --value --property Result mqd-pool.service | grep -qx success
+}
+
+# As the comment in mqd-pool.service says.
+@test "systemd, a pool: with -Y a client gives a password first; while the file cannot be read, it waits" {
+	inside mkdir -p /etc/mqd /etc/systemd/system/mqd-pool.service.d
+	inside tee /etc/systemd/system/mqd-pool.service.d/override.conf >/dev/null <<-'END'
+		[Service]
+		ExecStart=
+		ExecStart=/usr/local/sbin/mqd -H /var/spool/mqd -o pool_idle=300 -Y /etc/mqd/passwords
+	END
+	inside systemctl daemon-reload
+	printf 'joe:%s\n' "$(openssl passwd -6 secret)" | inside install -g mqd -m 640 /dev/stdin /etc/mqd/passwords
+	use_pool
+
+	talk_to_machine <<-'END'
+		> get q4
+		< CLIENT_ERROR unauthenticated
+		> set any 0 0 10
+		> joe secre?
+		< CLIENT_ERROR authentication failure
+		> set any 0 0 10
+		> joe secret
+		< STORED
+		> set q4 0 0 5
+		> hello
+		< STORED
+		> get q4
+		< VALUE q4 0 5
+		< hello
+		< END
+	END
+
+	# Started as mqd, it cannot read this: who comes waits until that is mended, and is served.
+	inside systemctl stop mqd-pool.service 2>/dev/null
+	inside chmod 600 /etc/mqd/passwords
+	client bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$1"
+		printf "set any 0 0 10\r\njoe secret\r\n" >&3
+		read -r <&3
+		echo "$REPLY"' client "$PORT" >"$BATS_TEST_TMPDIR/client" 3>&- &
+	local client_pid=$!
+	wait_for logged '/etc/mqd/passwords: Permission denied'
+	wait_for pool_is activating # and not in a circle
+	inside chmod 640 /etc/mqd/passwords
+	wait_for gone "$client_pid"
+	grep STORED "$BATS_TEST_TMPDIR/client"
+}
+
+@test "systemd, TLS: a client with a certificate is served, in silence; others are refused, and are told nothing" {
+	use_tls
+	serves
+	serves_who_waits
+	inside journalctl --sync
+	diff /dev/null <(stunnel_logged '')
+	diff /dev/null <(inside journalctl --quiet --output cat --unit 'mqd-tls@*' | grep -v 'binary protocol')
+
+	local tls=$BATS_TEST_TMPDIR/tls stranger=$BATS_TEST_TMPDIR/stranger
+	certificates "$stranger"
+	refused 'peer did not return a certificate'
+	refused 'Rejected by CERT' -cert "$stranger/client.crt" -key "$stranger/client.key"
+	refused 'unsupported protocol' -cert "$tls/client.crt" -key "$tls/client.key" -tls1_1 -cipher DEFAULT:@SECLEVEL=0
+	# An alert: 15, the version, its length and two bytes of what it is about.
+	[[ $(unsealed 'set intruder 0 0 1\r\nx\r\n') =~ ^(\ 15\ 03\ ..\ 00\ 02\ ..\ ..)?$ ]]
+	inside test ! -e /var/spool/mqd/intruder
+
+	# A mistake of ours is for the journal as well.
+	inside chown root /etc/mqd/tls/server.key
+	[[ -z $(unsealed 'version\r\n') ]]
+	wait_for stunnel_logged server.key
+	inside chown mqd /etc/mqd/tls/server.key
+	serves
+}
+
+@test "systemd, TLS: a stunnel that tries something else is refused it" {
+	use_tls
+	replace_by_escape mqd-tls@.service
+	PORT=22443 refuses_escape mqd-tls@.service
+}
+
+@test "systemd, TLS: without a configuration the socket does not open" {
+	run inside systemctl start mqd-tls.socket
+	[[ $status -ne 0 ]]
+	[[ $(inside systemctl show --value --property ActiveState mqd-tls.socket) == inactive ]]
 }
 
 @test "xinetd, the file unchanged: a set and a get, 1,000 connections, 300 at once" {

@@ -39,10 +39,10 @@ configure() {
 		"$@" "$TOP/etc/$file" >"$BATS_TEST_TMPDIR/$file"
 }
 
-# serve_tls: a stunnel with an mqd for each connection, as mqd-tls.socket starts it; on port TLSPORT.
+# serve_tls [sed expression...]: a stunnel with an mqd for each connection, as mqd-tls.socket starts it; on port TLSPORT.
 serve_tls() {
 	TLSPORT=$(free_port)
-	configure stunnel-mqd.conf -e "s,^syslog.*,syslog = no,"
+	configure stunnel-mqd.conf -e "s,^syslog.*,syslog = no," "$@"
 	tcpserver -HRDl0 127.0.0.1 "$TLSPORT" stunnel4 "$BATS_TEST_TMPDIR/stunnel-mqd.conf" 2>/dev/null 3>&- &
 	PIDS+=("$!")
 	wait_for listening "$TLSPORT"
@@ -113,6 +113,16 @@ connect_tls() {
 	run timeout 20 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$0"; printf "set q 0 0 1\r\nx\r\n" >&3; cat <&3' "$PORT"
 	[[ $output != *STORED* ]]
 	[ ! -e "$SPOOL/q" ]
+}
+
+@test "stunnel: who comes and says nothing does not stay" {
+	[[ -x /usr/bin/stunnel4 ]] || skip "no stunnel4 here"
+	mkdir "$TLS"
+	authority ca
+	certificate server ca
+	serve_tls -e 's,^TIMEOUTbusy = .*,TIMEOUTbusy = 1,'
+	PORT=$TLSPORT
+	talk_tcp <<<'<eof'
 }
 
 @test "a Unix socket has the permissions of -a, and they hold" {
