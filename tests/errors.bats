@@ -268,6 +268,7 @@ sys.stdout.write(p.stdout.decode().replace("\r", ""))' "$BATS_TEST_TMPDIR/mqd" "
 
 @test "a look at a file fails, whichever, in a queue whose .state was removed: the next command works" {
 	unsanitized "they look at files themselves"
+	native "it looks at files itself"
 	"$PYTHON" - "$MQD_BINARY" "$MQCTL" "$SPOOL" "$BATS_TEST_TMPDIR/trace" <<-'END'
 		import os, subprocess, sys
 		mqd, mqctl, spool, trace = sys.argv[1:5]
