@@ -300,12 +300,11 @@ push_abort(struct push *p)
 }
 
 /* With the lock held: what was put in place is not to be stored after all, and is about to be
- * removed. A staged one is the only copy there is. */
-static void
+ * removed. A staged one is the only copy there is: where it cannot be put back it must stay. */
+static bool
 restage(const struct push *p, int dirfd, const char *name)
 {
-	if (p->staged)
-		linkat(dirfd, name, p->dirfd, p->name, 0);
+	return !p->staged || linkat(dirfd, name, p->dirfd, p->name, 0) == 0;
 }
 
 /* The file in .tmp is gone: the queue was deleted while the body came in, or somebody emptied
@@ -544,8 +543,8 @@ make_known(struct push *p, struct queue *q, const char *name)
 	}
 	if (known == -1) {
 		int e = errno;
-		restage(p, delayed ? place->fd : q->dirfd, name);
-		unlinkat(delayed ? place->fd : q->dirfd, name, 0);
+		if (restage(p, delayed ? place->fd : q->dirfd, name))
+			unlinkat(delayed ? place->fd : q->dirfd, name, 0);
 		errno = e;
 		return ENTER_ERROR;
 	}
@@ -613,10 +612,11 @@ withdraw(struct push *p)
 
 	if (queue_relock(q) == 0) {
 		message_name(name, out->number);
-		restage(p, out->place.fd != -1 ? out->place.fd : q->dirfd, name);
-		if (out->place.fd != -1)
+		bool delayed = out->place.fd != -1;
+		bool back = restage(p, delayed ? out->place.fd : q->dirfd, name);
+		if (back && delayed)
 			delay_remove(q, &out->place, name, p->length);
-		else
+		else if (back)
 			queue_remove(q, out->number, p->length);
 		queue_unlock(q);
 	}
