@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -29,8 +30,8 @@
 #define FOLDER ".import"
 #define UNNAMED "new"
 
-int
-stage_open(struct spool *sp, const char *source, const char *part)
+static int
+open_folder(struct spool *sp, const char *source, const char *part)
 {
 	const char *path[] = {FOLDER, source, part};
 	int fd = spool_dirfd(sp), e;
@@ -43,11 +44,24 @@ stage_open(struct spool *sp, const char *source, const char *part)
 			close(parent);
 		errno = e;
 	}
-	if (fd != -1 && flock(fd, LOCK_EX | LOCK_NB) == -1) {
-		e = errno;
-		close(fd);
+	return fd;
+}
+
+int
+stage_open(struct spool *sp, const char *source, const char *part)
+{
+	struct stat st;
+	int fd;
+
+	while ((fd = open_folder(sp, source, part)) != -1) {
+		int r = flock(fd, LOCK_EX | LOCK_NB), e = errno;
+		if (r == 0 && (fstat(fd, &st) == -1 || st.st_nlink > 0))
+			break;
+		close_fd(&fd);
 		errno = e;
-		return -1;
+		if (r == -1)
+			break;
+		/* Whoever had it has removed it before it was ours. */
 	}
 	return fd;
 }
@@ -169,6 +183,28 @@ stage_read(int dirfd, const char *name, struct message *m, uint32_t *crc)
 	close(fd);
 	errno = e;
 	return r;
+}
+
+bool
+stage_is_pushed(struct spool *sp, const char *queue, int dirfd, const char *name)
+{
+	char line[MESSAGE_HEADER_LEN], path[QUEUE_NAME_MAX + MESSAGE_NAME_LEN + 2];
+	int fd = openat(dirfd, name, read_flags);
+	struct stat here, there;
+	struct message m;
+	uint32_t crc;
+
+	bool linked = fd != -1 && fstat(fd, &here) == 0 && here.st_nlink > 1 &&
+	              pread(fd, line, sizeof line, 0) == (ssize_t)sizeof line &&
+	              message_read_header(line, &m, &crc) == 0;
+	close_fd(&fd);
+	if (!linked)
+		return false;
+	/* The header got its number before the link; other links are an operator's. */
+	snprintf(path, sizeof path, "%s/%016" PRIu64, queue, m.number);
+	return fstatat(spool_dirfd(sp), path, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       here.st_dev == there.st_dev && here.st_ino == there.st_ino &&
+	       unlinkat(dirfd, name, 0) == 0;
 }
 
 int64_t
