@@ -230,22 +230,6 @@ open_file(struct push *p)
 	return -1;
 }
 
-static int
-write_all(int fd, const char *data, size_t len, uint64_t offset)
-{
-	while (len > 0) {
-		ssize_t n = pwrite(fd, data, len, (off_t)offset);
-		if (n == -1 && errno == EINTR)
-			continue;
-		if (n == -1)
-			return -1;
-		data += n;
-		len -= (size_t)n;
-		offset += (uint64_t)n;
-	}
-	return 0;
-}
-
 void
 push_body(struct push *p, const void *data, size_t len)
 {
@@ -263,7 +247,7 @@ push_write(struct push *p, const void *data, size_t len)
 	}
 	if (p->fd == -1 && open_file(p) == -1)
 		return -1;
-	if (write_all(p->fd, data, len, MESSAGE_HEADER_LEN + p->length) == -1)
+	if (file_write(p->fd, data, len, MESSAGE_HEADER_LEN + p->length) == -1)
 		return -1;
 	p->crc = crc32c(p->crc, data, len);
 	p->length += len;
@@ -323,7 +307,7 @@ move_to_queue(struct push *p, struct queue *q)
 	}
 	for (uint64_t at = 0; p->body == NULL && at < old.length; at += (uint64_t)n) {
 		n = pread(old.fd, buf, sizeof buf, (off_t)(MESSAGE_HEADER_LEN + at));
-		if (n <= 0 || write_all(p->fd, buf, (size_t)n, MESSAGE_HEADER_LEN + at) == -1) {
+		if (n <= 0 || file_write(p->fd, buf, (size_t)n, MESSAGE_HEADER_LEN + at) == -1) {
 			if (n == 0)
 				errno = EIO;
 			push_abort(p);
@@ -344,7 +328,7 @@ write_message(struct push *p)
 	ssize_t n = 0;
 
 	if (p->body == NULL)
-		return write_all(p->fd, p->line, MESSAGE_HEADER_LEN, 0);
+		return file_write(p->fd, p->line, MESSAGE_HEADER_LEN, 0);
 	n = pwritev(p->fd, iov, 2, 0);
 	if (n == (ssize_t)(MESSAGE_HEADER_LEN + p->length))
 		return 0;

@@ -81,24 +81,6 @@ stage_remove(struct spool *sp, const char *source, const char *part)
 	unlinkat(spool_dirfd(sp), FOLDER, AT_REMOVEDIR);
 }
 
-static int
-write_whole(int fd, const void *data, size_t len, uint64_t at)
-{
-	const char *p = data;
-
-	while (len > 0) {
-		ssize_t n = pwrite(fd, p, len, (off_t)at);
-		if (n == -1 && errno == EINTR)
-			continue;
-		if (n == -1)
-			return -1;
-		p += n;
-		at += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 void
 stage_abort(struct stage *s)
 {
@@ -116,7 +98,7 @@ stage_begin(struct stage *s, int dirfd)
 
 	*s = (struct stage){.dirfd = dirfd, .message = {.number = 1}};
 	s->fd = openat(dirfd, UNNAMED, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (s->fd != -1 && write_whole(s->fd, line, sizeof line, 0) == 0)
+	if (s->fd != -1 && file_write(s->fd, line, sizeof line, 0) == 0)
 		return 0;
 	if (s->fd != -1)
 		stage_abort(s);
@@ -130,7 +112,7 @@ stage_write(struct stage *s, const void *data, size_t len)
 		errno = EFBIG;
 		return -1;
 	}
-	if (write_whole(s->fd, data, len, MESSAGE_HEADER_LEN + s->message.length) == -1)
+	if (file_write(s->fd, data, len, MESSAGE_HEADER_LEN + s->message.length) == -1)
 		return -1;
 	s->crc = crc32c(s->crc, data, len);
 	s->message.length += len;
@@ -143,7 +125,7 @@ stage_end(struct stage *s, const char *name)
 	char line[MESSAGE_HEADER_LEN];
 
 	message_write_header(line, &s->message, s->crc);
-	if (write_whole(s->fd, line, sizeof line, 0) == -1 ||
+	if (file_write(s->fd, line, sizeof line, 0) == -1 ||
 	    renameat(s->dirfd, UNNAMED, s->dirfd, name) == -1)
 		return -1;
 	close_fd(&s->fd);
