@@ -101,6 +101,17 @@ connect_tcp(struct client *c, const char *host, unsigned port)
 	return fd;
 }
 
+bool
+client_is_key(const char *key)
+{
+	size_t n = 0;
+
+	for (; key[n] != '\0' && n <= CLIENT_KEY_MAX; n++)
+		if ((unsigned char)key[n] <= ' ' || key[n] == '\x7f')
+			return false;
+	return n > 0 && n <= CLIENT_KEY_MAX;
+}
+
 int
 client_open(struct client *c, const char *address)
 {

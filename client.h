@@ -6,6 +6,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define CLIENT_KEY_MAX 250   /* bytes */
+#define CLIENT_LINE_MAX 2048 /* of a line, with the NUL: what is longer is none of the protocol's */
+
+/* Can a command name this key? */
+bool client_is_key(const char *key);
+
 struct client {
 	int fd;          /* -1: not connected */
 	const char *why; /* more exact than errno, if not NULL */

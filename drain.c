@@ -36,8 +36,6 @@
 /* The one message of a folder: nobody else has it, or the server does until it is told. */
 #define TAKEN "1"
 #define OPENED "opened"
-#define LINE_MAX_LEN 2048
-#define KEY_MAX 250
 #define QUEUES_MAX 200000 /* of a server that never stops to tell of them */
 #define FULL_WAIT_NS 500000000
 
@@ -67,8 +65,8 @@ transfer_interrupted(void)
 
 /* A queue of the server's. */
 struct remote {
-	char name[KEY_MAX + 1]; /* its key */
-	uint64_t waiting;       /* by what the server says; for the eyes */
+	char name[CLIENT_KEY_MAX + 1]; /* its key */
+	uint64_t waiting;              /* by what the server says; for the eyes */
 };
 
 struct drain {
@@ -107,23 +105,10 @@ die_client(struct drain *d)
 	    d->taken);
 }
 
-/* Names and errors of the server's are shown to an operator. */
-static const char *
-printable(const char *text)
-{
-	static char shown[128];
-	size_t n = 0;
-
-	for (; n < sizeof shown - 1 && text[n] != '\0'; n++)
-		shown[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
-	shown[n] = '\0';
-	return shown;
-}
-
 static void
 add_queue(struct drain *d, const char *name, size_t len, uint64_t waiting)
 {
-	if (len == 0 || len > KEY_MAX) {
+	if (len == 0 || len > CLIENT_KEY_MAX) {
 		complain(d, EXIT_NOTHING, "a queue with a name of %zu bytes was left there", len);
 		return;
 	}
@@ -177,7 +162,7 @@ is_kestrel(const char *stat, const char **name, size_t *len)
 static void
 ask(struct drain *d, const char *command, bool want_queues)
 {
-	char line[LINE_MAX_LEN];
+	char line[CLIENT_LINE_MAX];
 	const char *name;
 	uint64_t waiting;
 	size_t len;
@@ -235,17 +220,6 @@ choose_queues(struct drain *d, int argc, char *argv[])
 	free(d->queues);
 	d->queues = asked.queues;
 	d->n = asked.n;
-}
-
-/* A key goes into a command as it is, so it must end where it ends; and what stands behind a slash is
- * no part of a name here. */
-static bool
-is_name(const char *name, char *dir)
-{
-	for (const char *p = name; *p != '\0'; p++)
-		if ((unsigned char)*p <= ' ' || *p == '\x7f')
-			return false;
-	return queue_name_encode(name, strlen(name), dir) == 0;
 }
 
 /* Nobody else has the message any more. Where there is no room for it we wait, for somebody to make
@@ -328,7 +302,7 @@ enum got { GOT_ONE, GOT_NONE, GOT_REFUSAL };
 static enum got
 fetch(struct drain *d, const struct remote *q, const char *queue, int dirfd)
 {
-	char line[LINE_MAX_LEN], key[KEY_MAX + 16];
+	char line[CLIENT_LINE_MAX], key[CLIENT_KEY_MAX + 16];
 	struct client_value v;
 	struct stage s;
 	int len;
@@ -345,7 +319,8 @@ fetch(struct drain *d, const struct remote *q, const char *queue, int dirfd)
 		return GOT_NONE;
 	}
 	if (strncmp(line, "VALUE ", 6) != 0 && strstr(line, "ERROR") != NULL) {
-		complain(d, EXIT_SYSTEM, "%s: it says: %s", queue, printable(line));
+		make_printable(line);
+		complain(d, EXIT_SYSTEM, "%s: it says: %s", queue, line);
 		stage_abort(&s);
 		return GOT_REFUSAL;
 	}
@@ -427,11 +402,13 @@ static void
 drain_queue(struct drain *d, const struct remote *q)
 {
 	char queue[QUEUE_NAME_MAX + 1], text[QUEUE_NAME_MAX + 32];
-	char close_command[KEY_MAX + 16];
+	char close_command[CLIENT_KEY_MAX + 16];
 
-	if (!is_name(q->name, queue)) {
-		complain(d, EXIT_NOTHING, "%s: cannot be a queue here, and is left there",
-		         printable(q->name));
+	/* It goes into a command as it is; and what stands behind a slash is no part of a name here. */
+	if (!client_is_key(q->name) || queue_name_encode(q->name, strlen(q->name), queue) == -1) {
+		strcpy(text, q->name);
+		make_printable(text);
+		complain(d, EXIT_NOTHING, "%s: cannot be a queue here, and is left there", text);
 		return;
 	}
 	int dirfd = stage_open(d->spool, d->source, queue);

@@ -32,8 +32,6 @@
 #include "stage.h"
 #include "transfer.h"
 
-#define KEY_MAX 250
-#define LINE_LEN 2048
 #define PASSES 10
 #define LOCK_NAME "rebalance" /* an empty folder of stage.c's, for its lock */
 
@@ -111,15 +109,6 @@ home_of(const struct rebalance *rb, const char *queue, char *key)
 	return ketama_home(rb->ring, key, n);
 }
 
-static bool
-can_be_sent(const char *key)
-{
-	for (const char *p = key; *p != '\0'; p++)
-		if ((unsigned char)*p <= ' ' || *p == '\x7f')
-			return false;
-	return strlen(key) <= KEY_MAX;
-}
-
 /* The message is back at its place, and the other server perhaps has it nonetheless. */
 _Noreturn static void
 give_up(struct rebalance *rb, struct claim *c, const char *address, const char *why)
@@ -149,7 +138,7 @@ connect_to(struct rebalance *rb, size_t server)
 static int
 send_message(struct client *client, const char *key, const struct claim *c)
 {
-	char line[LINE_LEN], buf[65536];
+	char line[CLIENT_LINE_MAX], buf[65536];
 	const struct message *m = &c->message;
 	ssize_t n;
 
@@ -173,14 +162,13 @@ static void
 move_message(struct rebalance *rb, const char *key, size_t home, struct claim *c)
 {
 	const char *address = rb->addresses[home];
-	char line[LINE_LEN];
+	char line[CLIENT_LINE_MAX];
 
 	if (send_message(&rb->client, key, c) == -1 ||
 	    client_line(&rb->client, line, sizeof line) == -1)
 		give_up(rb, c, address, client_error(&rb->client));
 	if (strcmp(line, "STORED") != 0) {
-		for (char *p = line; *p != '\0'; p++)
-			*p = *p >= ' ' && *p <= '~' ? *p : '?';
+		make_printable(line);
 		give_up(rb, c, address, line);
 	}
 	if (claims_finish(c, 1) == -1 || spool_settle(rb->spool) == -1)
@@ -244,7 +232,7 @@ pass(struct rebalance *rb, char **queues, bool named, bool last)
 			complain(rb, queues[i], EXIT_NOTHING, "no such queue");
 		if (r != 1 || home == rb->self)
 			continue;
-		if (!can_be_sent(key)) {
+		if (!client_is_key(key)) {
 			if (last)
 				fprintf(stderr, "mqctl: %s: no client can name it; it stays\n",
 				        queues[i]);

@@ -449,8 +449,7 @@ refuse(const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	for (char *p = text; *p != '\0'; p++)
-		*p = *p >= ' ' && *p <= '~' ? *p : '?';
+	make_printable(text);
 	die(EXIT_SYSTEM, "import: %s", text);
 }
 
