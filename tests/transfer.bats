@@ -121,10 +121,13 @@ seeds() {
 }
 
 @test "on a terminal it shows how far it is, and takes that away" {
-	stand_in a=800
+	in_memory
+	SPOOL=$MEMORY/spool
+	mkdir -m 700 "$SPOOL"
+	stand_in a=5000
 	TERM=xterm script -qec "'$MQCTL' -H '$SPOOL' import memcacheq://127.0.0.1:$FROM" /dev/null >"$BATS_TEST_TMPDIR/screen" </dev/null
 	grep -q 'taking a' "$BATS_TEST_TMPDIR/screen"
-	[[ $(tail -c 20 "$BATS_TEST_TMPDIR/screen") == *800* ]]
+	[[ $(tail -c 20 "$BATS_TEST_TMPDIR/screen") == *5000* ]]
 }
 
 @test "flags are kept, padding only if it is not to be stripped; some queues alone" {
@@ -219,7 +222,11 @@ seeds() {
 	run ctl import "memcacheq://127.0.0.1:$FROM"
 	[ "$status" -eq 111 ]
 	[[ $output == *"a: full; one message waits in .import/from,127.0.0.1,$FROM/a"* ]]
-	ctl check
+	run ctl check
+	[ "$status" -eq 1 ]
+	[ "$output" = "unfinished .import/from,127.0.0.1,$FROM/a/1: taken from a server; run the import again" ]
+	# Not while an import has it.
+	flock "$SPOOL/.import/from,127.0.0.1,$FROM/a" "$MQCTL" -H "$SPOOL" check
 	ctl set a max_items=
 	[ "$(ctl import "memcacheq://127.0.0.1:$FROM")" = 2 ]
 	[ "$(count_messages a)" = 5 ]
