@@ -210,3 +210,11 @@ is() {
 	run "$MQCTL" -H "$SPOOL/missing" --json ls
 	[ "$status" -eq 111 ]
 }
+
+@test "check: the name of a foreign file does nothing to a terminal" {
+	mkdir -p "$SPOOL"
+	touch "$SPOOL"/$'a\033[31m\302\233b'
+	run ctl check
+	[ "$status" -eq 1 ]
+	[ "$output" = 'foreign a?[31m??b: no queue has this name; left alone' ]
+}
