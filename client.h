@@ -26,7 +26,7 @@ int client_address(const char *address, char *host, size_t size, unsigned *port)
 /*
  * All return -1 with errno where the connection cannot be used any more: EPROTO if what came is not the
  * protocol, ECONNRESET if the server has gone, ETIMEDOUT if it said nothing for a minute. A signal
- * ends no wait. client_error says what to tell of it.
+ * ends no wait but that for the connection. client_error says what to tell of it.
  */
 int client_open(struct client *c, const char *address);
 void client_close(struct client *c);

@@ -258,6 +258,15 @@ seeds() {
 	[ "$(ctl get a; ctl get a; ctl get a)" = "a 0a 1there" ]
 }
 
+@test "a server that accepts no connection is waited for a minute" {
+	native "strace cannot be nested"
+	run strace -qq -o "$BATS_TEST_TMPDIR/trace" -e trace=connect,setsockopt -e inject=connect:error=EINPROGRESS "$MQCTL" -H "$SPOOL" import memcacheq://127.0.0.1:1
+	[ "$status" -eq 111 ]
+	[[ $output == *"the server does not answer"* ]]
+	[[ $(head -n 1 "$BATS_TEST_TMPDIR/trace") == *SO_SNDTIMEO* ]]
+	[[ $(sed -n 2p "$BATS_TEST_TMPDIR/trace") == connect* ]]
+}
+
 @test "what a server says does nothing to a terminal" {
 	stand_in --lie error
 	run ctl import "memcacheq://127.0.0.1:$FROM"
