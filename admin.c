@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -1094,6 +1095,33 @@ check_trash(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 	found(ck, "leftover", "of a deleted queue", "%s/%s", subdir, e->d_name);
 }
 
+/* A queue's folder in .import/from,...: what was taken from a server is there alone (drain.c). Not while
+ * an import has it, which finds a place for it. */
+static void
+check_part(struct checker *ck, int fd, const char *subdir, struct dirent *e)
+{
+	int part = openat(fd, e->d_name, dir_flags);
+	struct stat st;
+
+	if (part != -1 && flock(part, LOCK_SH | LOCK_NB) == 0) {
+		if (fstatat(part, "1", &st, AT_SYMLINK_NOFOLLOW) == 0)
+			found(ck, "unfinished", "taken from a server; run the import again",
+			      ".import/%s/%s/1", subdir, e->d_name);
+		if (fstatat(part, "torn", &st, AT_SYMLINK_NOFOLLOW) == 0)
+			found(ck, "damaged", "taken from a server; moved aside earlier",
+			      ".import/%s/%s/torn", subdir, e->d_name);
+	}
+	close_fd(&part);
+}
+
+static void
+check_source(struct checker *ck, int fd, const char *subdir, struct dirent *e)
+{
+	(void)subdir;
+	if (strncmp(e->d_name, "from,", 5) == 0)
+		each_entry(ck, fd, e->d_name, check_part);
+}
+
 /* A hint that leads nowhere is no mistake: the next push removes it, if there is one. */
 static void
 check_fanout(struct checker *ck, int fd, const char *subdir, struct dirent *e)
@@ -1130,6 +1158,7 @@ spool_check(struct spool *sp, bool repair, spool_report *report)
 	check_config(&ck);
 	each_entry(&ck, sp->rootfd, ".", check_root_entry);
 	each_entry(&ck, sp->rootfd, ".trash", check_trash);
+	each_entry(&ck, sp->rootfd, ".import", check_source);
 	each_entry(&ck, sp->rootfd, ".fanout", check_fanout);
 	if (repair)
 		spool_empty_trash(sp, NULL);

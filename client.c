@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -50,25 +51,35 @@ client_address(const char *address, char *host, size_t size, unsigned *port)
 	return 0;
 }
 
+/* A socket that is connected, or -1. Linux waits for a connection no longer than SO_SNDTIMEO says. */
+static int
+connect_to(int family, const struct sockaddr *sa, socklen_t len)
+{
+	const struct timeval timeout = {.tv_sec = WAIT_MS / 1000};
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd == -1)
+		return -1;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
+	if (connect(fd, sa, len) == 0)
+		return fd;
+	int e = errno;
+	close(fd);
+	errno = e == EAGAIN || e == EINPROGRESS ? ETIMEDOUT : e;
+	return -1;
+}
+
 static int
 connect_unix(const char *path)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	int fd;
 
 	if (strlen(path) >= sizeof un.sun_path) {
 		errno = ENAMETOOLONG;
 		return -1;
 	}
 	strcpy(un.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd != -1 && connect(fd, (struct sockaddr *)&un, sizeof un) == -1) {
-		int e = errno;
-		close(fd);
-		errno = e;
-		return -1;
-	}
-	return fd;
+	return connect_to(AF_UNIX, (struct sockaddr *)&un, sizeof un);
 }
 
 static int
@@ -86,19 +97,23 @@ connect_tcp(struct client *c, const char *host, unsigned port)
 		errno = EADDRNOTAVAIL;
 		return -1;
 	}
-	for (struct addrinfo *a = list; a != NULL && fd == -1; a = a->ai_next) {
-		fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		if (fd != -1 && connect(fd, a->ai_addr, a->ai_addrlen) == -1) {
-			int e = errno;
-			close(fd);
-			fd = -1;
-			errno = e;
-		}
-	}
+	for (struct addrinfo *a = list; a != NULL && fd == -1; a = a->ai_next)
+		fd = connect_to(a->ai_family, a->ai_addr, a->ai_addrlen);
 	int e = errno;
 	freeaddrinfo(list);
 	errno = e;
 	return fd;
+}
+
+bool
+client_is_key(const char *key)
+{
+	size_t n = 0;
+
+	for (; n <= CLIENT_KEY_MAX && key[n] != '\0'; n++)
+		if ((unsigned char)key[n] <= ' ' || key[n] == '\x7f')
+			return false;
+	return n > 0 && n <= CLIENT_KEY_MAX;
 }
 
 int

@@ -6,6 +6,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define CLIENT_KEY_MAX 250   /* bytes */
+#define CLIENT_LINE_MAX 2048 /* of a line, with the NUL: what is longer is none of the protocol's */
+
+/* Can a command name this key? */
+bool client_is_key(const char *key);
+
 struct client {
 	int fd;          /* -1: not connected */
 	const char *why; /* more exact than errno, if not NULL */
@@ -20,7 +26,7 @@ int client_address(const char *address, char *host, size_t size, unsigned *port)
 /*
  * All return -1 with errno where the connection cannot be used any more: EPROTO if what came is not the
  * protocol, ECONNRESET if the server has gone, ETIMEDOUT if it said nothing for a minute. A signal
- * ends no wait. client_error says what to tell of it.
+ * ends no wait but that for the connection. client_error says what to tell of it.
  */
 int client_open(struct client *c, const char *address);
 void client_close(struct client *c);

@@ -33,9 +33,10 @@
 #include "stage.h"
 #include "transfer.h"
 
-#define STAGED "1" /* the one message of a folder */
-#define LINE_MAX_LEN 2048
-#define KEY_MAX 250
+/* The one message of a folder: nobody else has it, or the server does until it is told. */
+#define TAKEN "1"
+#define OPENED "opened"
+#define QUEUES_MAX 200000 /* of a server that never stops to tell of them */
 #define FULL_WAIT_NS 500000000
 
 static volatile sig_atomic_t interrupted;
@@ -64,8 +65,8 @@ transfer_interrupted(void)
 
 /* A queue of the server's. */
 struct remote {
-	char name[KEY_MAX + 1]; /* its key */
-	uint64_t waiting;       /* by what the server says; for the eyes */
+	char name[CLIENT_KEY_MAX + 1]; /* its key */
+	uint64_t waiting;              /* by what the server says; for the eyes */
 };
 
 struct drain {
@@ -100,30 +101,20 @@ die_client(struct drain *d)
 {
 	const char *why = client_error(&d->client);
 
-	progress_end();
 	die(EXIT_SYSTEM, "%s: %s; %" PRIu64 " were taken, run it again to go on", d->address, why,
 	    d->taken);
-}
-
-/* Names and errors of the server's are shown to an operator. */
-static const char *
-printable(const char *text)
-{
-	static char shown[128];
-	size_t n = 0;
-
-	for (; n < sizeof shown - 1 && text[n] != '\0'; n++)
-		shown[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
-	shown[n] = '\0';
-	return shown;
 }
 
 static void
 add_queue(struct drain *d, const char *name, size_t len, uint64_t waiting)
 {
-	if (len == 0 || len > KEY_MAX) {
+	if (len == 0 || len > CLIENT_KEY_MAX) {
 		complain(d, EXIT_NOTHING, "a queue with a name of %zu bytes was left there", len);
 		return;
+	}
+	if (d->n == QUEUES_MAX) {
+		errno = EPROTO;
+		die_client(d);
 	}
 	if (d->n == d->room) {
 		d->room = d->room == 0 ? 64 : 2 * d->room;
@@ -171,7 +162,7 @@ is_kestrel(const char *stat, const char **name, size_t *len)
 static void
 ask(struct drain *d, const char *command, bool want_queues)
 {
-	char line[LINE_MAX_LEN];
+	char line[CLIENT_LINE_MAX];
 	const char *name;
 	uint64_t waiting;
 	size_t len;
@@ -231,23 +222,12 @@ choose_queues(struct drain *d, int argc, char *argv[])
 	d->n = asked.n;
 }
 
-/* A key goes into a command as it is, so it must end where it ends; and what stands behind a slash is
- * no part of a name here. */
-static bool
-is_name(const char *name, char *dir)
-{
-	for (const char *p = name; *p != '\0'; p++)
-		if ((unsigned char)*p <= ' ' || *p == '\x7f')
-			return false;
-	return queue_name_encode(name, strlen(name), dir) == 0;
-}
-
 /* Nobody else has the message any more. Where there is no room for it we wait, for somebody to make
  * some, or to tell us twice that he does not want it. */
 static int
 write_body(struct drain *d, struct stage *s, const void *data, size_t len)
 {
-	bool told = d->options.reliable;
+	bool told = false;
 
 	while (stage_write(s, data, len) == -1) {
 		if (d->options.reliable || (errno != ENOSPC && errno != EDQUOT))
@@ -290,6 +270,13 @@ receive_body(struct drain *d, struct stage *s, uint64_t bytes)
 	return 0;
 }
 
+_Noreturn static void
+die_writing(const struct drain *d)
+{
+	die_system(d->options.reliable ? "writing a message, which the server has still"
+	                               : "writing a message that was taken, which is lost");
+}
+
 static void
 expect(struct drain *d, const char *what)
 {
@@ -303,13 +290,19 @@ expect(struct drain *d, const char *what)
 	}
 }
 
+static const char *
+staged_name(const struct drain *d)
+{
+	return d->options.reliable ? OPENED : TAKEN;
+}
+
 enum got { GOT_ONE, GOT_NONE, GOT_REFUSAL };
 
 /* Ask for a message, and have it under its name in the stage. */
 static enum got
-fetch(struct drain *d, const struct remote *q, int dirfd)
+fetch(struct drain *d, const struct remote *q, const char *queue, int dirfd)
 {
-	char line[LINE_MAX_LEN], key[KEY_MAX + 16];
+	char line[CLIENT_LINE_MAX], key[CLIENT_KEY_MAX + 16];
 	struct client_value v;
 	struct stage s;
 	int len;
@@ -326,7 +319,8 @@ fetch(struct drain *d, const struct remote *q, int dirfd)
 		return GOT_NONE;
 	}
 	if (strncmp(line, "VALUE ", 6) != 0 && strstr(line, "ERROR") != NULL) {
-		complain(d, EXIT_SYSTEM, "%s: it says: %s", q->name, printable(line));
+		make_printable(line);
+		complain(d, EXIT_SYSTEM, "%s: it says: %s", queue, line);
 		stage_abort(&s);
 		return GOT_REFUSAL;
 	}
@@ -338,7 +332,7 @@ fetch(struct drain *d, const struct remote *q, int dirfd)
 	}
 	s.message.flags = v.flags;
 	if (receive_body(d, &s, v.bytes) == -1)
-		die_system("writing a message that was taken, which is lost");
+		die_writing(d);
 	char end[2];
 	const char *data;
 	for (int64_t at = 0, n; at < 2; at += n) {
@@ -350,66 +344,71 @@ fetch(struct drain *d, const struct remote *q, int dirfd)
 		errno = EPROTO;
 		die_client(d);
 	}
-	if (stage_end(&s, STAGED) == -1)
-		die_system("writing a message that was taken, which is lost");
+	if (stage_end(&s, staged_name(d)) == -1)
+		die_writing(d);
 	return GOT_ONE;
 }
 
 /* A staged message into its queue. */
 static void
-push(struct drain *d, const char *queue, int dirfd)
+push(struct drain *d, const char *queue, int dirfd, const char *name)
 {
 	struct message m;
 	uint32_t crc;
-	int r = stage_read(dirfd, STAGED, &m, &crc);
+	int r = stage_read(dirfd, name, &m, &crc);
 
 	if (r == 1)
-		r = stage_push(d->spool, queue, dirfd, STAGED, &m, crc, 0);
+		r = stage_push(d->spool, queue, dirfd, name, &m, crc, 0);
 	if (r == 0)
 		return;
 	const char *why = r == 1 ? "full" : spool_strerror(errno);
-	progress_end();
+	if (strcmp(name, OPENED) == 0) {
+		unlinkat(dirfd, OPENED, 0);
+		stage_remove(d->spool, d->source, queue);
+		die(EXIT_SYSTEM, "%s: %s; %" PRIu64 " were taken, run it again to go on", queue,
+		    why, d->taken);
+	}
 	die(EXIT_SYSTEM,
 	    "%s: %s; one message waits in .import/%s/%s, and goes first when you run it again",
 	    queue, why, d->source, queue);
 }
 
-/* What a killed one has left. Of a server that closes what it has given, it is there once more. */
+/* What a killed one has left, whatever server there was then: what that has still comes again. */
 static void
-resume(struct drain *d, const struct remote *q, const char *queue, int dirfd)
+resume(struct drain *d, const char *queue, int dirfd)
 {
 	int64_t torn = stage_clear(dirfd);
 	struct message m;
 	uint32_t crc;
 
-	if (d->options.reliable) {
-		unlinkat(dirfd, STAGED, 0);
-		return;
-	}
+	unlinkat(dirfd, OPENED, 0);
+	stage_is_pushed(d->spool, queue, dirfd, TAKEN);
 	/* After a power loss. */
-	if (stage_read(dirfd, STAGED, &m, &crc) == -1 && errno == EILSEQ) {
-		complain(d, 0, "%s: the last message is damaged: .import/%s/%s/torn", q->name,
+	if (stage_read(dirfd, TAKEN, &m, &crc) == -1 && errno == EILSEQ) {
+		complain(d, 0, "%s: the last message is damaged: .import/%s/%s/torn", queue,
 		         d->source, queue);
-		renameat(dirfd, STAGED, dirfd, "torn");
+		renameat(dirfd, TAKEN, dirfd, "torn");
 	}
-	if (torn >= 0)
+	if (torn >= 0 && !d->options.reliable)
 		complain(
 		    d, 0,
 		    "%s: if a message was coming in when this was killed it is lost, unless the "
 		    "server has it; %" PRId64 " bytes of it were here",
-		    q->name, torn);
-	push(d, queue, dirfd);
+		    queue, torn);
+	push(d, queue, dirfd, TAKEN);
 }
 
 static void
 drain_queue(struct drain *d, const struct remote *q)
 {
 	char queue[QUEUE_NAME_MAX + 1], text[QUEUE_NAME_MAX + 32];
-	char close_command[KEY_MAX + 16];
+	char close_command[CLIENT_KEY_MAX + 16];
 
-	if (!is_name(q->name, queue)) {
-		complain(d, EXIT_NOTHING, "%s: cannot be a queue here, and is left there",
-		         printable(q->name));
+	/* It goes into a command as it is; and what stands behind a slash is no part of a name here. */
+	if (!client_is_key(q->name) || queue_name_encode(q->name, strlen(q->name), queue) == -1) {
+		strcpy(text, q->name);
+		make_printable(text);
+		complain(d, EXIT_NOTHING, "%s: cannot be a queue here, and is left there", text);
 		return;
 	}
 	int dirfd = stage_open(d->spool, d->source, queue);
@@ -417,12 +416,12 @@ drain_queue(struct drain *d, const struct remote *q)
 		die(EXIT_SYSTEM, "%s: another mqctl is taking it", queue);
 	if (dirfd == -1)
 		die_system(queue);
-	resume(d, q, queue, dirfd);
+	resume(d, queue, dirfd);
 	snprintf(close_command, sizeof close_command, "get %s/close\r\n", q->name);
 	snprintf(text, sizeof text, "taking %s", queue);
 	progress_begin(text, q->waiting);
-	while (!transfer_interrupted() && fetch(d, q, dirfd) == GOT_ONE) {
-		push(d, queue, dirfd);
+	while (!transfer_interrupted() && fetch(d, q, queue, dirfd) == GOT_ONE) {
+		push(d, queue, dirfd, staged_name(d));
 		expect(d, "END");
 		if (d->options.reliable) {
 			if (client_send(&d->client, close_command, strlen(close_command)) == -1)
@@ -433,8 +432,8 @@ drain_queue(struct drain *d, const struct remote *q)
 		progress_step(1);
 	}
 	progress_end();
+	stage_remove(d->spool, d->source, queue); /* while it is locked */
 	close(dirfd);
-	stage_remove(d->spool, d->source, queue);
 }
 
 int

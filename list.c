@@ -26,7 +26,8 @@
 
 #define PEEK_MAX 10000 /* messages */
 #define PREVIEW 60     /* bytes of body that peek shows */
-#define NAME_WIDTH 10  /* of the names of queues in a list, at the least */
+#define PATH_LEN 4096
+#define NAME_WIDTH 10 /* of the names of queues in a list, at the least */
 
 bool want_json;
 static struct json document; /* if want_json; a process writes one */
@@ -446,7 +447,7 @@ static void
 print_setting(const char *key, const char *value, const char *file, unsigned line)
 {
 	if (want_json) {
-		char path[4096];
+		char path[PATH_LEN];
 		json_object(&document, NULL);
 		json_string(&document, "key", key);
 		print_value_json(key, value);
@@ -524,7 +525,11 @@ report(const char *what, const char *path, const char *detail)
 		json_string(&document, "detail", detail);
 		json_close(&document);
 	} else {
-		printf("%s %s: %s\n", what, path, detail);
+		/* The name of a foreign file may be anything. */
+		char shown[PATH_LEN];
+		snprintf(shown, sizeof shown, "%s", path);
+		make_printable(shown);
+		printf("%s %s: %s\n", what, shown, detail);
 	}
 }
 

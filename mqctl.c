@@ -53,6 +53,14 @@ die_system(const char *what)
 	die(EXIT_SYSTEM, "%s: %s", what, spool_strerror(errno));
 }
 
+void
+make_printable(char *text)
+{
+	for (char *p = text; *p != '\0'; p++)
+		if (*p < ' ' || *p > '~')
+			*p = '?';
+}
+
 const char *
 queue_arg(const char *arg)
 {

@@ -55,6 +55,9 @@ const char *config_arg(const char *arg);
 /* A spool_report that says it on standard error. */
 void print_mistake(const char *what, const char *path, const char *detail);
 
+/* What somebody else wrote, and goes to a terminal: all that is not printable ASCII is '?' then. */
+void make_printable(char *text);
+
 /* Show how far the next call is that takes long, with progress.h. Ends with progress_end. */
 void show_progress(struct spool *sp, const char *what);
 

@@ -19,7 +19,8 @@
 #include "terminal.h"
 
 #define EVERY_MS 100
-#define BAR_MAX 40 /* columns */
+#define BAR_MAX 40   /* columns */
+#define LEFT_MAX 1e9 /* seconds */
 
 static struct {
 	char what[64];
@@ -49,10 +50,11 @@ progress_begin(const char *what, uint64_t total)
 static void
 write_left(char *text, size_t room, uint64_t ms)
 {
-	uint64_t s = work.done == 0 || work.done > work.total
-	                 ? 0
-	                 : (uint64_t)((double)ms / (double)work.done *
-	                              (double)(work.total - work.done) / 1000);
+	double left =
+	    work.done == 0 || work.done > work.total
+	        ? 0
+	        : (double)ms / (double)work.done * (double)(work.total - work.done) / 1000;
+	uint64_t s = left < LEFT_MAX ? (uint64_t)left : 0; /* a total may be anything */
 
 	text[0] = '\0';
 	if (s >= 3600)

@@ -180,6 +180,24 @@ spool_strerror(int error)
 }
 
 int
+file_write(int fd, const void *data, size_t len, uint64_t offset)
+{
+	const char *p = data;
+
+	while (len > 0) {
+		ssize_t n = pwrite(fd, p, len, (off_t)offset);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n == -1)
+			return -1;
+		p += n;
+		len -= (size_t)n;
+		offset += (uint64_t)n;
+	}
+	return 0;
+}
+
+int
 dir_open_or_make(int parent, const char *name)
 {
 	int fd;

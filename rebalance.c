@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client.h"
 #include "ketama.h"
@@ -28,11 +29,11 @@
 #include "number.h"
 #include "progress.h"
 #include "queue_name.h"
+#include "stage.h"
 #include "transfer.h"
 
-#define KEY_MAX 250
-#define LINE_LEN 2048
 #define PASSES 10
+#define LOCK_NAME "rebalance" /* an empty folder of stage.c's, for its lock */
 
 struct rebalance {
 	struct spool *spool;
@@ -43,6 +44,7 @@ struct rebalance {
 	struct client client;
 	size_t connected; /* to which of the servers, or n */
 	uint64_t moved;
+	int code;
 };
 
 /* host:port or host:port:weight. */
@@ -107,15 +109,6 @@ home_of(const struct rebalance *rb, const char *queue, char *key)
 	return ketama_home(rb->ring, key, n);
 }
 
-static bool
-can_be_sent(const char *key)
-{
-	for (const char *p = key; *p != '\0'; p++)
-		if ((unsigned char)*p <= ' ' || *p == '\x7f')
-			return false;
-	return strlen(key) <= KEY_MAX;
-}
-
 /* The message is back at its place, and the other server perhaps has it nonetheless. */
 _Noreturn static void
 give_up(struct rebalance *rb, struct claim *c, const char *address, const char *why)
@@ -125,7 +118,6 @@ give_up(struct rebalance *rb, struct claim *c, const char *address, const char *
 	snprintf(text, sizeof text, "%s", why);
 	if (c != NULL)
 		claim_release(c, false);
-	progress_end();
 	die(EXIT_SYSTEM, "%s: %s; %" PRIu64 " were moved, run it again to go on", address, text,
 	    rb->moved);
 }
@@ -146,7 +138,7 @@ connect_to(struct rebalance *rb, size_t server)
 static int
 send_message(struct client *client, const char *key, const struct claim *c)
 {
-	char line[LINE_LEN], buf[65536];
+	char line[CLIENT_LINE_MAX], buf[65536];
 	const struct message *m = &c->message;
 	ssize_t n;
 
@@ -170,14 +162,13 @@ static void
 move_message(struct rebalance *rb, const char *key, size_t home, struct claim *c)
 {
 	const char *address = rb->addresses[home];
-	char line[LINE_LEN];
+	char line[CLIENT_LINE_MAX];
 
 	if (send_message(&rb->client, key, c) == -1 ||
 	    client_line(&rb->client, line, sizeof line) == -1)
 		give_up(rb, c, address, client_error(&rb->client));
 	if (strcmp(line, "STORED") != 0) {
-		for (char *p = line; *p != '\0'; p++)
-			*p = *p >= ' ' && *p <= '~' ? *p : '?';
+		make_printable(line);
 		give_up(rb, c, address, line);
 	}
 	if (claims_finish(c, 1) == -1 || spool_settle(rb->spool) == -1)
@@ -214,9 +205,19 @@ begin_queue(struct rebalance *rb, const char *queue, size_t home, uint64_t waiti
 	progress_begin(text, waiting);
 }
 
-/* One look at all queues. Returns how many messages were moved. */
+/* A queue that cannot be looked at, or is not there: the others are moved nonetheless. */
+static void
+complain(struct rebalance *rb, const char *queue, int code, const char *why)
+{
+	fprintf(stderr, "mqctl: %s: %s\n", queue, why);
+	if (code > rb->code)
+		rb->code = code;
+}
+
+/* One look at all queues; if they were `named` each must be there. Returns how many messages were
+ * moved. */
 static uint64_t
-pass(struct rebalance *rb, char **queues, bool last)
+pass(struct rebalance *rb, char **queues, bool named, bool last)
 {
 	char key[QUEUE_NAME_MAX + 1];
 	struct queue_stat st;
@@ -224,9 +225,14 @@ pass(struct rebalance *rb, char **queues, bool last)
 
 	for (size_t i = 0; queues[i] != NULL && !transfer_interrupted(); i++) {
 		size_t home = home_of(rb, queues[i], key);
-		if (home == rb->self || spool_stat(rb->spool, queues[i], &st) != 1)
+		int r = spool_stat(rb->spool, queues[i], &st);
+		if (r == -1 && last)
+			complain(rb, queues[i], EXIT_SYSTEM, spool_strerror(errno));
+		if (r == 0 && named && last)
+			complain(rb, queues[i], EXIT_NOTHING, "no such queue");
+		if (r != 1 || home == rb->self)
 			continue;
-		if (!can_be_sent(key)) {
+		if (!client_is_key(key)) {
 			if (last)
 				fprintf(stderr, "mqctl: %s: no client can name it; it stays\n",
 				        queues[i]);
@@ -275,16 +281,23 @@ cmd_rebalance(struct spool *sp, int argc, char *argv[])
 	rb.ring = ketama_make(rb.servers, rb.n, weighted);
 	if (rb.ring == NULL)
 		die_system("the ring of servers");
+	/* Two at once would not keep the order. No more than that is lost where it cannot be made. */
+	int lock = stage_open(sp, LOCK_NAME, NULL);
+	if (lock == -1 && errno == EWOULDBLOCK)
+		die(EXIT_SYSTEM, "rebalance: another mqctl is moving queues");
 	transfer_mind_signals();
 	spool_sweep(sp); /* what we had claimed when we were killed is the first again */
 	for (bool last = false;;) {
 		char **queues = queues_arg(sp, argc - i, argv + i);
-		uint64_t moved = pass(&rb, queues, last);
+		uint64_t moved = pass(&rb, queues, i < argc, last);
 		spool_list_free(queues);
 		if (transfer_interrupted() || last)
 			break;
 		last = moved == 0 || ++passes == PASSES;
 	}
+	stage_remove(sp, LOCK_NAME, NULL);
+	if (lock != -1)
+		close(lock);
 	if (rb.connected != rb.n)
 		client_close(&rb.client);
 	ketama_free(rb.ring);
@@ -293,5 +306,5 @@ cmd_rebalance(struct spool *sp, int argc, char *argv[])
 	printf("%" PRIu64 "\n", rb.moved);
 	if (transfer_interrupted())
 		die(EXIT_SYSTEM, "interrupted; run it again to go on");
-	return 0;
+	return rb.code;
 }

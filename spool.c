@@ -230,22 +230,6 @@ open_file(struct push *p)
 	return -1;
 }
 
-static int
-write_all(int fd, const char *data, size_t len, uint64_t offset)
-{
-	while (len > 0) {
-		ssize_t n = pwrite(fd, data, len, (off_t)offset);
-		if (n == -1 && errno == EINTR)
-			continue;
-		if (n == -1)
-			return -1;
-		data += n;
-		len -= (size_t)n;
-		offset += (uint64_t)n;
-	}
-	return 0;
-}
-
 void
 push_body(struct push *p, const void *data, size_t len)
 {
@@ -263,7 +247,7 @@ push_write(struct push *p, const void *data, size_t len)
 	}
 	if (p->fd == -1 && open_file(p) == -1)
 		return -1;
-	if (write_all(p->fd, data, len, MESSAGE_HEADER_LEN + p->length) == -1)
+	if (file_write(p->fd, data, len, MESSAGE_HEADER_LEN + p->length) == -1)
 		return -1;
 	p->crc = crc32c(p->crc, data, len);
 	p->length += len;
@@ -300,12 +284,11 @@ push_abort(struct push *p)
 }
 
 /* With the lock held: what was put in place is not to be stored after all, and is about to be
- * removed. A staged one is the only copy there is. */
-static void
+ * removed. A staged one is the only copy there is: where it cannot be put back it must stay. */
+static bool
 restage(const struct push *p, int dirfd, const char *name)
 {
-	if (p->staged)
-		linkat(dirfd, name, p->dirfd, p->name, 0);
+	return !p->staged || linkat(dirfd, name, p->dirfd, p->name, 0) == 0;
 }
 
 /* The file in .tmp is gone: the queue was deleted while the body came in, or somebody emptied
@@ -324,7 +307,7 @@ move_to_queue(struct push *p, struct queue *q)
 	}
 	for (uint64_t at = 0; p->body == NULL && at < old.length; at += (uint64_t)n) {
 		n = pread(old.fd, buf, sizeof buf, (off_t)(MESSAGE_HEADER_LEN + at));
-		if (n <= 0 || write_all(p->fd, buf, (size_t)n, MESSAGE_HEADER_LEN + at) == -1) {
+		if (n <= 0 || file_write(p->fd, buf, (size_t)n, MESSAGE_HEADER_LEN + at) == -1) {
 			if (n == 0)
 				errno = EIO;
 			push_abort(p);
@@ -345,7 +328,7 @@ write_message(struct push *p)
 	ssize_t n = 0;
 
 	if (p->body == NULL)
-		return write_all(p->fd, p->line, MESSAGE_HEADER_LEN, 0);
+		return file_write(p->fd, p->line, MESSAGE_HEADER_LEN, 0);
 	n = pwritev(p->fd, iov, 2, 0);
 	if (n == (ssize_t)(MESSAGE_HEADER_LEN + p->length))
 		return 0;
@@ -544,8 +527,8 @@ make_known(struct push *p, struct queue *q, const char *name)
 	}
 	if (known == -1) {
 		int e = errno;
-		restage(p, delayed ? place->fd : q->dirfd, name);
-		unlinkat(delayed ? place->fd : q->dirfd, name, 0);
+		if (restage(p, delayed ? place->fd : q->dirfd, name))
+			unlinkat(delayed ? place->fd : q->dirfd, name, 0);
 		errno = e;
 		return ENTER_ERROR;
 	}
@@ -613,10 +596,11 @@ withdraw(struct push *p)
 
 	if (queue_relock(q) == 0) {
 		message_name(name, out->number);
-		restage(p, out->place.fd != -1 ? out->place.fd : q->dirfd, name);
-		if (out->place.fd != -1)
+		bool delayed = out->place.fd != -1;
+		bool back = restage(p, delayed ? out->place.fd : q->dirfd, name);
+		if (back && delayed)
 			delay_remove(q, &out->place, name, p->length);
-		else
+		else if (back)
 			queue_remove(q, out->number, p->length);
 		queue_unlock(q);
 	}

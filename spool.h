@@ -127,7 +127,8 @@ void push_abort(struct push *p);
  * most 23 bytes) in `dirfd`, behind MESSAGE_HEADER_LEN bytes of anything; `crc` is the crc32c of it.
  * One rename takes the file from there and makes it the message: wherever this process is killed
  * it is either the one or the other. What is not stored is there still, or again; only then, if it
- * is killed while it takes the message back, both may be. Returns 0, or -1 and no push was begun.
+ * is killed while it takes the message back, both may be, and if it cannot take it back the message
+ * stays in the queue after all. Returns 0, or -1 and no push was begun.
  */
 int push_staged(struct push *p, struct spool *sp, const char *queue, int dirfd, const char *name,
                 uint64_t length, uint32_t crc);

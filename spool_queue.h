@@ -74,6 +74,9 @@ static const int write_flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 
 void close_fd(int *fd);
 
+/* All of it, at that offset. 0 or -1. */
+int file_write(int fd, const void *data, size_t len, uint64_t offset);
+
 /* Open the directory `name` in `parent`, made if it is missing. A descriptor, or -1. */
 int dir_open_or_make(int parent, const char *name);
 

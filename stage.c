@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -29,8 +30,8 @@
 #define FOLDER ".import"
 #define UNNAMED "new"
 
-int
-stage_open(struct spool *sp, const char *source, const char *part)
+static int
+open_folder(struct spool *sp, const char *source, const char *part)
 {
 	const char *path[] = {FOLDER, source, part};
 	int fd = spool_dirfd(sp), e;
@@ -43,11 +44,24 @@ stage_open(struct spool *sp, const char *source, const char *part)
 			close(parent);
 		errno = e;
 	}
-	if (fd != -1 && flock(fd, LOCK_EX | LOCK_NB) == -1) {
-		e = errno;
-		close(fd);
+	return fd;
+}
+
+int
+stage_open(struct spool *sp, const char *source, const char *part)
+{
+	struct stat st;
+	int fd;
+
+	while ((fd = open_folder(sp, source, part)) != -1) {
+		int r = flock(fd, LOCK_EX | LOCK_NB), e = errno;
+		if (r == 0 && (fstat(fd, &st) == -1 || st.st_nlink > 0))
+			break;
+		close_fd(&fd);
 		errno = e;
-		return -1;
+		if (r == -1)
+			break;
+		/* Whoever had it has removed it before it was ours. */
 	}
 	return fd;
 }
@@ -67,24 +81,6 @@ stage_remove(struct spool *sp, const char *source, const char *part)
 	unlinkat(spool_dirfd(sp), FOLDER, AT_REMOVEDIR);
 }
 
-static int
-write_whole(int fd, const void *data, size_t len, uint64_t at)
-{
-	const char *p = data;
-
-	while (len > 0) {
-		ssize_t n = pwrite(fd, p, len, (off_t)at);
-		if (n == -1 && errno == EINTR)
-			continue;
-		if (n == -1)
-			return -1;
-		p += n;
-		at += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 void
 stage_abort(struct stage *s)
 {
@@ -102,7 +98,7 @@ stage_begin(struct stage *s, int dirfd)
 
 	*s = (struct stage){.dirfd = dirfd, .message = {.number = 1}};
 	s->fd = openat(dirfd, UNNAMED, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (s->fd != -1 && write_whole(s->fd, line, sizeof line, 0) == 0)
+	if (s->fd != -1 && file_write(s->fd, line, sizeof line, 0) == 0)
 		return 0;
 	if (s->fd != -1)
 		stage_abort(s);
@@ -116,7 +112,7 @@ stage_write(struct stage *s, const void *data, size_t len)
 		errno = EFBIG;
 		return -1;
 	}
-	if (write_whole(s->fd, data, len, MESSAGE_HEADER_LEN + s->message.length) == -1)
+	if (file_write(s->fd, data, len, MESSAGE_HEADER_LEN + s->message.length) == -1)
 		return -1;
 	s->crc = crc32c(s->crc, data, len);
 	s->message.length += len;
@@ -129,7 +125,7 @@ stage_end(struct stage *s, const char *name)
 	char line[MESSAGE_HEADER_LEN];
 
 	message_write_header(line, &s->message, s->crc);
-	if (write_whole(s->fd, line, sizeof line, 0) == -1 ||
+	if (file_write(s->fd, line, sizeof line, 0) == -1 ||
 	    renameat(s->dirfd, UNNAMED, s->dirfd, name) == -1)
 		return -1;
 	close_fd(&s->fd);
@@ -169,6 +165,28 @@ stage_read(int dirfd, const char *name, struct message *m, uint32_t *crc)
 	close(fd);
 	errno = e;
 	return r;
+}
+
+bool
+stage_is_pushed(struct spool *sp, const char *queue, int dirfd, const char *name)
+{
+	char line[MESSAGE_HEADER_LEN], path[QUEUE_NAME_MAX + MESSAGE_NAME_LEN + 2];
+	int fd = openat(dirfd, name, read_flags);
+	struct stat here, there;
+	struct message m;
+	uint32_t crc;
+
+	bool linked = fd != -1 && fstat(fd, &here) == 0 && here.st_nlink > 1 &&
+	              pread(fd, line, sizeof line, 0) == (ssize_t)sizeof line &&
+	              message_read_header(line, &m, &crc) == 0;
+	close_fd(&fd);
+	if (!linked)
+		return false;
+	/* The header got its number before the link; other links are an operator's. */
+	snprintf(path, sizeof path, "%s/%016" PRIu64, queue, m.number);
+	return fstatat(spool_dirfd(sp), path, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       here.st_dev == there.st_dev && here.st_ino == there.st_ino &&
+	       unlinkat(dirfd, name, 0) == 0;
 }
 
 int64_t

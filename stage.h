@@ -40,6 +40,10 @@ void stage_abort(struct stage *s);
  * there is nothing; -1 with errno, EILSEQ if it is not whole. */
 int stage_read(int dirfd, const char *name, struct message *m, uint32_t *crc);
 
+/* Is it the queue's already? Where the rename that makes a message is a link and an unlink
+ * (os_rename_noreplace), a kill between the two leaves both. Then it goes from here. */
+bool stage_is_pushed(struct spool *sp, const char *queue, int dirfd, const char *name);
+
 /* What a stage_begin left that was never ended, which a killed process does: its length, or -1 if
  * there is none. It is removed. */
 int64_t stage_clear(int dirfd);

@@ -218,7 +218,7 @@ tar_read(tar_reader *read, void *arg, struct tar_member *m, const char **why)
 {
 	char block[TAR_BLOCK];
 	struct pax pax = {.path = ""};
-	uint64_t wanted, mtime;
+	uint64_t wanted;
 	bool had_pax = false;
 
 	for (;;) {
@@ -242,7 +242,6 @@ tar_read(tar_reader *read, void *arg, struct tar_member *m, const char **why)
 		had_pax = true;
 	}
 	m->type = block[TYPE_AT] == '\0' ? '0' : block[TYPE_AT];
-	m->mtime = get_octal(block, mtime_at, &mtime) ? (int64_t)(mtime & INT64_MAX) : 0;
 	if (memcmp(block + magic_at.at, magic, 5) != 0)
 		block[prefix_at.at] = '\0'; /* an older tar has no such field */
 	join_name(block, m->name);

@@ -12,7 +12,7 @@ struct tar_member {
 	char type; /* '0' a file, '5' a directory, '\0' the end of the archive; anything else */
 	char name[TAR_NAME_MAX];
 	uint64_t size;
-	int64_t mtime;
+	int64_t mtime; /* written, but not read */
 };
 
 /* The headers of a member into `buf`. Returns their length, a multiple of TAR_BLOCK. Its content

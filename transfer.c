@@ -191,10 +191,8 @@ struct export
 static void
 put(const void *data, size_t len)
 {
-	if (len > 0 && fwrite(data, 1, len, stdout) != len) {
-		progress_end();
+	if (len > 0 && fwrite(data, 1, len, stdout) != len)
 		die_system("standard output");
-	}
 }
 
 static void
@@ -451,9 +449,7 @@ refuse(const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	for (char *p = text; *p != '\0'; p++)
-		*p = *p >= ' ' && *p <= '~' ? *p : '?';
-	progress_end();
+	make_printable(text);
 	die(EXIT_SYSTEM, "import: %s", text);
 }
 
@@ -487,7 +483,6 @@ read_stream(void *arg, void *data, size_t len)
 _Noreturn static void
 die_reading(void)
 {
-	progress_end();
 	if (transfer_interrupted())
 		die(EXIT_SYSTEM, "import: interrupted; run it again with the same stream to go on");
 	if (errno == ENODATA)
@@ -657,6 +652,12 @@ import_message(struct import *im, const struct tar_member *m, const char *queue,
 	if (message_read_header(line, &said, &crc) == -1 || said.length != m->size - sizeof line ||
 	    (number != 0 && said.number != number))
 		refuse("%s: is not a message", m->name);
+	message_name(name, im->index + 1);
+	if (im->index + 1 == im->first && stage_is_pushed(im->spool, queue, im->dirfd, name)) {
+		im->index++;
+		skip(im, said.length + tar_padding(m->size));
+		return;
+	}
 	if (stage_begin(&s, im->dirfd) == -1)
 		die_system("staging a message");
 	for (uint64_t left = said.length; left > 0; left -= n) {
@@ -675,7 +676,6 @@ import_message(struct import *im, const struct tar_member *m, const char *queue,
 	s.message.flags = said.flags;
 	s.message.expiry = said.expiry;
 	s.message.tries = said.tries;
-	message_name(name, im->index + 1);
 	if (stage_end(&s, name) == -1)
 		die_system("staging a message");
 	push(im, &s, queue, due);

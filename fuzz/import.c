@@ -33,6 +33,12 @@ die_system(const char *what)
 	longjmp(over, 1);
 }
 
+void
+make_printable(char *text)
+{
+	(void)text;
+}
+
 char **
 queues_arg(struct spool *sp, int argc, char *argv[])
 {

@@ -44,7 +44,7 @@ is() {
 	is ".queues[2] | .oldest <= $(date +%s) and .oldest > $(date +%s) - 600 and .age_ms < 600000"
 	is '.queues[2] | .paused and .paused_ms > 3500000 and .paused_ms <= 3600000'
 	is '.queues[0] | .paused == false and .paused_ms == null'
-	! grep -q '<script' "$BATS_TEST_TMPDIR/json"
+	[ "$(grep -c '<script' "$BATS_TEST_TMPDIR/json")" = 0 ]
 	ctl pause q
 	ctl flush q
 	json ls q
@@ -209,4 +209,12 @@ is() {
 	[ "$status" -eq 111 ]
 	run "$MQCTL" -H "$SPOOL/missing" --json ls
 	[ "$status" -eq 111 ]
+}
+
+@test "check: the name of a foreign file does nothing to a terminal" {
+	mkdir -p "$SPOOL"
+	touch "$SPOOL"/$'a\033[31m\302\233b'
+	run ctl check
+	[ "$status" -eq 1 ]
+	[ "$output" = 'foreign a?[31m??b: no queue has this name; left alone' ]
 }

@@ -212,6 +212,46 @@ nothing_moves() {
 	done
 }
 
+@test "one that is not there, or cannot be looked at, is told, and the others move" {
+	start_nodes 1
+	mkdir "$SPOOL/n9"
+	local to=(rebalance --to "127.0.0.1:${PORTS[0]}:60000,nowhere:1:1" --self nowhere:1)
+	printf x | node 9 put q
+	run node 9 "${to[@]}" nothing q
+	[ "$status" -eq 1 ]
+	[[ $output == *"nothing: no such queue"*1 ]]
+	printf x | node 9 put q
+	mkdir -p "$SPOOL/n9/a/.state"
+	run node 9 "${to[@]}"
+	echo "$output"
+	[ "$status" -eq 111 ]
+	[[ $output == *"mqctl: a: "*1 ]]
+	[ "$(node 0 get q; node 0 get q)" = xx ]
+}
+
+@test "two at once would mix up the order: the second is refused" {
+	local port pid
+	port=$(free_port)
+	mkdir "$SPOOL/n9"
+	"$BATS_TEST_DIRNAME/stand-in" "$port" 3>&- &
+	PIDS=("$!")
+	wait_for listening "$port"
+	local to=(rebalance --to "127.0.0.1:$port:60000,nowhere:1:1" --self nowhere:1)
+	printf x | node 9 put q
+	kill -STOP "${PIDS[0]}"
+	"$MQCTL" -H "$SPOOL/n9" "${to[@]}" >"$BATS_TEST_TMPDIR/moved" 3>&- &
+	pid=$!
+	wait_for test -e "$SPOOL/n9/q/.claim/0000000000000001"
+	run node 9 "${to[@]}"
+	kill -CONT "${PIDS[0]}"
+	[ "$status" -eq 111 ]
+	[[ $output == *"another mqctl is moving queues" ]]
+	wait "$pid"
+	[ "$(<"$BATS_TEST_TMPDIR/moved")" = 1 ]
+	[ ! -e "$SPOOL/n9/.import" ]
+	[ "$(node 9 "${to[@]}")" = 0 ]
+}
+
 @test "killed at system calls: nothing is lost, one message may be there twice" {
 	native "strace cannot be nested"
 	"$BATS_TEST_DIRNAME/kill-transfer" "$BATS_TEST_TMPDIR" rebalance "${KILL_EVERY:-19}"
