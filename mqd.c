@@ -656,7 +656,7 @@ listen_and_serve(struct options *o)
 	}
 	if ((o->pid_path == NULL || write_pid_file(o->pid_path)) && become(&who))
 		status = serve_many(o, &l);
-	if (o->socket_path != NULL && unlink(o->socket_path) == -1)
+	if (o->socket_path != NULL && listen_remove(&l, o->socket_path) == -1)
 		log_error("%s: removing it: %s", o->socket_path, strerror(errno));
 	if (pidfile_remove() == -1)
 		log_error("%s: removing it: %s", o->pid_path, strerror(errno));
