@@ -175,18 +175,6 @@ age_ms(const struct stat *st)
 	return ms < 0 ? 0 : ms; /* the clock was set back */
 }
 
-static int
-count_in_flight(void *arg, int dirfd, uint64_t number, const char *name)
-{
-	int fd = openat(dirfd, name, read_flags);
-	uint64_t other;
-
-	if (fd != -1 && claim_file(fd, number, &other) == CLAIM_FILE_MESSAGE)
-		++*(uint64_t *)arg;
-	close_fd(&fd);
-	return 0;
-}
-
 static uint64_t
 in_flight(int dirfd)
 {
@@ -194,7 +182,7 @@ in_flight(int dirfd)
 	int fd = openat(dirfd, ".claim", dir_flags);
 
 	if (fd != -1)
-		dir_each_number(fd, count_in_flight, &n);
+		dir_each_number(fd, count_claim, &n);
 	close_fd(&fd);
 	return n;
 }
