@@ -35,7 +35,7 @@
  *     transfer.c    export and import; drain.c: import from a server; rebalance.c: to servers
  *
  * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,
- * stats.c (counters), listen.c (sockets to listen on), pool.c (the processes that accept
+ * stats.c (counters), utf8.c, listen.c (sockets to listen on), pool.c (the processes that accept
  * on them), os.c, log.c, number.c, crc32c.c.
  */
 #include <errno.h>
