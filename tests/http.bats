@@ -363,6 +363,19 @@ END
 	[ -z "$(inside journalctl --quiet --output cat --unit 'mqd-http@*')" ]
 	run inside systemd-analyze security --offline=true --threshold=10 /usr/local/lib/systemd/system/mqd-http@.service
 	[ "$status" -eq 0 ]
+	# What it could leave behind, were it another program.
+	inside mkdir -p /etc/systemd/system/mqd-http@.service.d
+	# shellcheck disable=SC2016
+	inside tee /etc/systemd/system/mqd-http@.service.d/write.conf >/dev/null <<-'END'
+		[Service]
+		ExecStart=
+		ExecStart=/bin/sh -c 'for d in /dev/shm /run/lock /var/spool/mqd /tmp /var/tmp; do touch $$d/left; done; ls /tmp/left >&0'
+	END
+	inside chmod 1777 /run/lock /dev/shm
+	inside systemctl daemon-reload
+	[ "$(inside bash -c 'cat <>/dev/tcp/127.0.0.1/22202')" = /tmp/left ]
+	run inside find /dev/shm /run/lock /var/spool/mqd /tmp /var/tmp -maxdepth 1 -name left
+	[ "$output" = "" ]
 }
 
 @test "a socket that listens is the super-server's mistake, and is told" {
