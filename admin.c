@@ -204,7 +204,7 @@ spool_list_free(char **names)
 	free(names);
 }
 
-static int
+int
 count_claim(void *arg, int dirfd, uint64_t number, const char *name)
 {
 	int fd = openat(dirfd, name, read_flags);

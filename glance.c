@@ -25,6 +25,7 @@
 #include "place.h"
 #include "queue_name.h"
 #include "spool_queue.h"
+#include "utf8.h"
 
 #define READINGS 16         /* of a .state, until two in a row agree */
 #define RECOUNT_MAX 100000  /* messages that are counted where .state is not to be believed */
@@ -175,18 +176,6 @@ age_ms(const struct stat *st)
 	return ms < 0 ? 0 : ms; /* the clock was set back */
 }
 
-static int
-count_in_flight(void *arg, int dirfd, uint64_t number, const char *name)
-{
-	int fd = openat(dirfd, name, read_flags);
-	uint64_t other;
-
-	if (fd != -1 && claim_file(fd, number, &other) == CLAIM_FILE_MESSAGE)
-		++*(uint64_t *)arg;
-	close_fd(&fd);
-	return 0;
-}
-
 static uint64_t
 in_flight(int dirfd)
 {
@@ -194,7 +183,7 @@ in_flight(int dirfd)
 	int fd = openat(dirfd, ".claim", dir_flags);
 
 	if (fd != -1)
-		dir_each_number(fd, count_in_flight, &n);
+		dir_each_number(fd, count_claim, &n);
 	close_fd(&fd);
 	return n;
 }
@@ -278,45 +267,28 @@ glance_messages(struct spool *sp, const char *queue, unsigned max, glance_visito
 	return 1;
 }
 
-/* The bytes of the UTF-8 character that `s`, which ends with a NUL, begins with; 0: it is none, or a
- * control character. */
-static int
-character(const unsigned char *s)
+/* Can people read all of it, and is none of it what names in the spool have? */
+static bool
+is_plain(const char *s)
 {
-	/* Of two bytes and more: the least and the most that the second can be. */
-	unsigned char low = 0x80, high = 0xbf;
-	int len;
+	struct utf8 u = {0};
 
-	if (s[0] < 0x80)
-		return s[0] >= ' ' && s[0] != 0x7f;
-	if (s[0] < 0xc2 || s[0] > 0xf4)
-		return 0;
-	len = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
-	if (s[0] == 0xc2 || s[0] == 0xe0)
-		low = 0xa0; /* C1 controls; overlong */
-	else if (s[0] == 0xed)
-		high = 0x9f; /* surrogates */
-	else if (s[0] == 0xf0)
-		low = 0x90;
-	else if (s[0] == 0xf4)
-		high = 0x8f;
-	if (s[1] < low || s[1] > high)
-		return 0;
-	for (int i = 2; i < len; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	return len;
+	for (; *s != '\0'; s++)
+		switch (utf8_add(&u, (unsigned char)*s)) {
+		case UTF8_BAD:
+			return false;
+		case UTF8_PART:
+			break;
+		case UTF8_WHOLE:
+			if (u.character == '%' || utf8_is_control(u.character))
+				return false;
+		}
+	return u.left == 0;
 }
 
 void
 glance_label(const char *queue, char *label)
 {
-	const unsigned char *p = (const unsigned char *)label;
-	int n = queue_name_decode(queue, label), len;
-
-	for (; n > 0; n -= len, p += len)
-		if (*p == '%' || (len = character(p)) == 0)
-			break;
-	if (n != 0)
+	if (queue_name_decode(queue, label) == -1 || !is_plain(label))
 		strcpy(label, queue);
 }

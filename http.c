@@ -2,7 +2,9 @@
  * http.c: answer one HTTP request on standard input, as a service of a super-server: mqctl http.
  *
  * Read the head of a request (http_request.c), look at the spool (glance.c, metrics.c), make all of
- * the answer in memory, so that its length and its status are known, send it, close. It can change
+ * the answer in memory, so that its length and its status are known, send it, close. The memory has a
+ * fixed size, of which only what is written to costs something: a stream that grows as it is written to
+ * does not tell in every libc that it could not, and what it holds has a gap then. It can change
  * nothing: it takes no lock, and opens nothing for writing but the fifos of those who wait for a
  * message, which tells whether they are there (wait.c). What else was sent is not looked at.
  *
@@ -48,6 +50,7 @@
 #define ALL_S 60           /* until it is answered, however slow the disk or the client */
 #define LINGER_MS 1000     /* for the client to read the answer, where it has sent more */
 #define LINGER_BYTES 65536 /* of that */
+#define BODY_MAX 67108864  /* bytes of an answer: 12,000 queues with the longest names */
 #define MESSAGES 10        /* shown of a queue */
 #define LOW_PERCENT 1      /* of the disk, below which the spool is not well */
 
@@ -58,7 +61,7 @@ struct options {
 };
 
 struct response {
-	FILE *out; /* into `body` */
+	FILE *out; /* into `body`, of BODY_MAX bytes */
 	char *body;
 	size_t len;
 	int status;
@@ -380,6 +383,25 @@ linger(int fd)
 		n = read(fd, buf, sizeof buf);
 }
 
+static void
+begin_body(struct response *re)
+{
+	re->body = malloc(BODY_MAX);
+	re->out = re->body == NULL ? NULL : fmemopen(re->body, BODY_MAX, "w");
+	if (re->out == NULL)
+		die_system("memory");
+}
+
+static void
+end_body(struct response *re)
+{
+	/* Where it ends nothing is written behind, or a NUL. */
+	if (fflush(re->out) == EOF || ftell(re->out) >= BODY_MAX - 1)
+		die(EXIT_SYSTEM, "http: the answer is longer than %d bytes", BODY_MAX);
+	re->len = (size_t)ftell(re->out);
+	fclose(re->out);
+}
+
 /* The answer's head, into `buf`. Returns its length. */
 static size_t
 write_head(const struct response *re, char *buf, size_t size)
@@ -465,9 +487,7 @@ cmd_http(struct spool *sp, int argc, char *argv[])
 	int status = receive(&request);
 	if (status == 0)
 		return 0;
-	re.out = open_memstream(&re.body, &re.len);
-	if (re.out == NULL)
-		die_system("memory");
+	begin_body(&re);
 	if (status != 200)
 		answer(&re, status, "%s\n", reason_of(status));
 	else if (!host_is_ours(request.host, &o))
@@ -475,8 +495,7 @@ cmd_http(struct spool *sp, int argc, char *argv[])
 		       request.host);
 	else
 		answer_path(&re, sp, request.path, &o);
-	if (fclose(re.out) == EOF)
-		die_system("memory");
+	end_body(&re);
 	size_t len = write_head(&re, head, sizeof head);
 	int r = write_all(fd, head, len);
 	if (r == 0 && !request.head)

@@ -120,7 +120,7 @@ read_host(struct text t, char *host)
 			return false;
 	for (size_t i = 0; i < n; i++) {
 		char c = t.s[i];
-		if (c <= ' ' || c == 0x7f || strchr("/?#@\\<>\"", c) != NULL)
+		if (c <= ' ' || c >= 0x7f || strchr("/?#@\\<>\"", c) != NULL)
 			return false;
 		host[i] = c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
 	}

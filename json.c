@@ -11,45 +11,9 @@
 #include <string.h>
 
 #include "queue_name.h"
+#include "utf8.h"
 
 #define PIECE 12288 /* bytes read at once: a multiple of three, as base64 needs */
-
-/*
- * UTF-8: a character at a time, byte by byte
- */
-
-struct utf8 {
-	uint32_t character;
-	unsigned len, left; /* bytes of it, and those still to come */
-};
-
-enum utf8_is { UTF8_BAD, UTF8_PART, UTF8_WHOLE };
-
-static enum utf8_is
-utf8_add(struct utf8 *u, unsigned char c)
-{
-	static const uint32_t lowest[] = {0, 0, 0x80, 0x800, 0x10000};
-
-	if (u->left == 0) {
-		u->len = c < 0x80 ? 1 : c >= 0xC2 && c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
-		if ((c >= 0x80 && c < 0xC2) || c > 0xF4)
-			return UTF8_BAD;
-		u->left = u->len - 1;
-		u->character = u->len == 1 ? c : c & (0x7Fu >> u->len);
-	} else {
-		if ((c & 0xC0) != 0x80)
-			return UTF8_BAD;
-		u->left--;
-		u->character = u->character << 6 | (c & 0x3F);
-	}
-	if (u->left > 0)
-		return UTF8_PART;
-	/* A form that is longer than need be, half of a UTF-16 pair, beyond Unicode. */
-	if (u->character < lowest[u->len] || (u->character >> 11) == 0x1B ||
-	    u->character > 0x10FFFF)
-		return UTF8_BAD;
-	return UTF8_WHOLE;
-}
 
 static void
 write_character(FILE *out, const struct utf8 *u)
@@ -64,7 +28,7 @@ write_character(FILE *out, const struct utf8 *u)
 		fputs("\\t", out);
 	else if (c == '\r')
 		fputs("\\r", out);
-	else if (c < ' ' || c == '<' || (c >= 0x7F && c < 0xA0) || c == 0x2028 || c == 0x2029)
+	else if (utf8_is_control(c) || c == '<' || c == 0x2028 || c == 0x2029)
 		fprintf(out, "\\u%04" PRIx32, c);
 	else if (c < 0x80)
 		putc((int)c, out);

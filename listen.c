@@ -133,5 +133,19 @@ listen_unix(struct listeners *l, const char *path, mode_t mode)
 	mode_t mask = umask(0777 & ~mode);
 	r = listen_on(l, fd, (struct sockaddr *)&un, sizeof un);
 	umask(mask);
+	if (r == 0 && lstat(path, &st) == 0) {
+		l->dev = st.st_dev;
+		l->ino = st.st_ino;
+	}
 	return r;
+}
+
+int
+listen_remove(const struct listeners *l, const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) == -1 || st.st_dev != l->dev || st.st_ino != l->ino)
+		return 0;
+	return unlink(path);
 }

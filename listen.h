@@ -12,6 +12,8 @@
 struct listeners {
 	int fds[LISTEN_MAX];
 	unsigned n;
+	dev_t dev; /* of the Unix socket's file */
+	ino_t ino;
 };
 
 /*
@@ -25,5 +27,8 @@ int listen_tcp(struct listeners *l, const char *address, uint16_t port);
 /* Listen on a Unix socket at `path`, which gets the file mode `mode`. A socket that
  * nobody listens on any more is replaced. Returns 0; -1 with errno. */
 int listen_unix(struct listeners *l, const char *path, mode_t mode);
+
+/* Remove that socket, unless it is gone, or somebody else's is in its place. Returns 0; -1 with errno. */
+int listen_remove(const struct listeners *l, const char *path);
 
 #endif

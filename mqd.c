@@ -30,7 +30,7 @@
  *     place.c       where a spool may lie, and whose it must be
  *
  * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,
- * stats.c (counters), listen.c (sockets to listen on), pool.c (the processes that accept
+ * stats.c (counters), utf8.c, listen.c (sockets to listen on), pool.c (the processes that accept
  * on them), os.c, log.c, number.c, crc32c.c.
  *
  * The operator's command is another program on the same spool:
@@ -409,8 +409,31 @@ become(const struct identity *who)
 	return false;
 }
 
+/* The socket is the user's of -u, so that its mode means them, as with memcacheq; where they can make
+ * none it is ours. Not by chown: in a directory of theirs it could be given another file. */
 static void
-bind_all(struct listeners *l, const struct options *o)
+bind_unix(struct listeners *l, const struct options *o, const struct identity *who)
+{
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
+	bool other = who->name != NULL && who->uid != uid;
+	int r;
+
+	if (other && (setegid(who->gid) == -1 || seteuid(who->uid) == -1))
+		die_system(who->name);
+	r = listen_unix(l, o->socket_path, o->mode);
+	if (other) {
+		if (seteuid(uid) == -1 || setegid(gid) == -1)
+			die_system("becoming root again");
+		if (r == -1)
+			r = listen_unix(l, o->socket_path, o->mode);
+	}
+	if (r == -1)
+		die_system(o->socket_path);
+}
+
+static void
+bind_all(struct listeners *l, const struct options *o, const struct identity *who)
 {
 	uint16_t port = (uint16_t)(o->port > 0 ? o->port : LISTEN_PORT);
 
@@ -425,8 +448,8 @@ bind_all(struct listeners *l, const struct options *o)
 		die_system("listening on all addresses");
 	if (l->n == 0 && o->socket_path == NULL)
 		die_usage("-p 0 leaves nothing to listen on");
-	if (o->socket_path != NULL && listen_unix(l, o->socket_path, o->mode) == -1)
-		die_system(o->socket_path);
+	if (o->socket_path != NULL)
+		bind_unix(l, o, who);
 }
 
 enum socket_kind { NO_SOCKET, CONNECTED, LISTENING };
@@ -654,7 +677,7 @@ listen_and_serve(struct options *o)
 
 	if (o->background && daemon_begin() == -1)
 		die_system("going into the background");
-	bind_all(&l, o);
+	bind_all(&l, o, &who);
 	if (o->background) {
 		/* Not before: an address of a Unix socket may be too long when it is absolute. */
 		o->socket_path = absolute(o->socket_path);
@@ -663,7 +686,7 @@ listen_and_serve(struct options *o)
 	}
 	if ((o->pid_path == NULL || write_pid_file(o->pid_path)) && become(&who))
 		status = serve_many(o, &l);
-	if (o->socket_path != NULL && unlink(o->socket_path) == -1)
+	if (o->socket_path != NULL && listen_remove(&l, o->socket_path) == -1)
 		log_error("%s: removing it: %s", o->socket_path, strerror(errno));
 	if (pidfile_remove() == -1)
 		log_error("%s: removing it: %s", o->pid_path, strerror(errno));

@@ -94,6 +94,9 @@ struct listing {
 };
 number_visitor list_number;
 
+/* A visitor of .claim: adds to a uint64_t how many messages are there, without the spent ones. */
+number_visitor count_claim;
+
 /* The length of the body in a message's file of this size. */
 uint64_t body_bytes(const struct stat *st);
 

@@ -7,6 +7,11 @@ setup() {
 	mkdir -m 700 "$SPOOL"
 }
 
+teardown() {
+	stop_mqd
+	[[ -z ${MANY:-} ]] || rm -rf "$MANY"
+}
+
 # http [option...] < request: the answer.
 http() {
 	"$MQCTL" -H "$SPOOL" http "$@"
@@ -357,7 +362,20 @@ END
 	inside journalctl --sync
 	[ -z "$(inside journalctl --quiet --output cat --unit 'mqd-http@*')" ]
 	run inside systemd-analyze security --offline=true --threshold=10 /usr/local/lib/systemd/system/mqd-http@.service
-	[[ $output == *"SAFE"* ]]
+	[ "$status" -eq 0 ]
+	# What it could leave behind, were it another program.
+	inside mkdir -p /etc/systemd/system/mqd-http@.service.d
+	# shellcheck disable=SC2016
+	inside tee /etc/systemd/system/mqd-http@.service.d/write.conf >/dev/null <<-'END'
+		[Service]
+		ExecStart=
+		ExecStart=/bin/sh -c 'for d in /dev/shm /run/lock /var/spool/mqd /tmp /var/tmp; do touch $$d/left; done; ls /tmp/left >&0'
+	END
+	inside chmod 1777 /run/lock /dev/shm
+	inside systemctl daemon-reload
+	[ "$(inside bash -c 'cat <>/dev/tcp/127.0.0.1/22202')" = /tmp/left ]
+	run inside find /dev/shm /run/lock /var/spool/mqd /tmp /var/tmp -maxdepth 1 -name left
+	[ "$output" = "" ]
 }
 
 @test "a socket that listens is the super-server's mistake, and is told" {
@@ -370,4 +388,27 @@ END
 	echo "$output"
 	[ "$status" -eq 100 ]
 	[[ $output == *"must be a connection"* ]]
+}
+
+@test "an answer that there is no room or no memory for is not sent, nor a part of it" {
+	MANY=$(mktemp -d -p /dev/shm) # where so many are made in a moment
+	"$PYTHON" -c '
+import os, sys
+for i in range(14000):
+    os.mkdir("%s/%0255d" % (sys.argv[1], i))' "$MANY"
+	SPOOL=$MANY
+	run http <<<$'GET /metrics HTTP/1.0\n'
+	[ "$status" -eq 111 ]
+	[[ $output == *"the answer is longer than"* ]]
+	[[ $output != *HTTP/1* ]]
+	find "$MANY" -mindepth 1 -name "*[1-9]" -delete
+	http <<<$'GET /metrics HTTP/1.0\n' >"$BATS_TEST_TMPDIR/whole"
+	[ "$(grep -c '^mqd_queue_getters{' "$BATS_TEST_TMPDIR/whole")" -eq 1400 ]
+
+	native "it has memory of its own"
+	! grep -q __asan_init "$MQCTL" || skip "a sanitizer needs more memory"
+	local status=0
+	(ulimit -v 5000 && http <<<$'GET /metrics HTTP/1.0\n' >"$BATS_TEST_TMPDIR/part") || status=$?
+	[ "$status" -eq 111 ]
+	[ ! -s "$BATS_TEST_TMPDIR/part" ]
 }

@@ -107,6 +107,24 @@ as_nobody() {
 	[ ! -e "$path" ]
 }
 
+@test "a Unix socket: at its end it leaves another's alone" {
+	local path=$BATS_TEST_TMPDIR/s user=() first
+	[ "$EUID" -eq 0 ] && user=(-u root)
+	"$MQD" -H "$SPOOL" -s "$path" "${user[@]}" 3>&- &
+	MQD_PID=$!
+	wait_for test -S "$path"
+	rm "$path"
+	first=$MQD_PID
+	"$MQD" -H "$SPOOL" -s "$path" "${user[@]}" 3>&- &
+	MQD_PID=$!
+	wait_for test -S "$path"
+	kill "$first"
+	wait "$first"
+	[ -S "$path" ]
+	rm "$path"
+	stop_mqd
+}
+
 @test "-c: the connection too many waits until one leaves" {
 	LAUNCH=pool start_mqd -c 2
 	"$PYTHON" - "$PORT" <<-'END'

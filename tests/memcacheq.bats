@@ -315,3 +315,26 @@ fds_of() {
 	[ ! -s "$WORK/pid" ]
 	start_daemon
 }
+
+@test "-s: the socket is the user's of -u, or root's where they can make none" {
+	prepare_user
+	mkdir "$WORK/theirs"
+	chown nobody "$WORK/theirs"
+	USER_OPTION=(-u nobody)
+	start_daemon -s "$WORK/theirs/s" -a 0770
+	[ "$(stat -c '%U:%G %a' "$WORK/theirs/s")" = "nobody:$(id -gn nobody) 770" ]
+	end_daemon
+	[ ! -e "$WORK/theirs/s" ]
+
+	start_daemon -s "$WORK/s"
+	[ "$(stat -c '%U:%G %a' "$WORK/s")" = "root:root 700" ]
+	# It is held, and not replaced; dead, it is.
+	refused 111 "$WORK/s: " "$MQD" -s "$WORK/s" -u nobody -H "$SPOOL"
+	end_daemon -KILL
+	no_answer() { ! "$BATS_TEST_DIRNAME/transcript" unix "$WORK/s" <<<$'> version\n<~ VERSION .*'; }
+	wait_for no_answer
+	[ -S "$WORK/s" ]
+	start_daemon -s "$WORK/s"
+	run no_answer
+	[ "$status" -eq 1 ]
+}

@@ -120,7 +120,10 @@ mqd -o pool
 mqd -o pool_idle=
 mqd -u ro
 mqd -u root
+mqctl "//;etouch $SPOOL/executed;#" x
+mqctl //;etouch $SPOOL/executed;# x
 END
+	[ ! -e "$SPOOL/executed" ]
 }
 
 @test "bash completes commands, queues, messages and options" {

@@ -28,7 +28,9 @@ _mqctl() {
 		return
 	fi
 
-	# What its usage says up to the text, which stands behind two spaces or on the next line.
+	# What its usage says up to the text, which stands behind two spaces or on the next line. What can be
+	# no command may be one of sed's.
+	[[ ${words[i]} != *[^a-z-]* ]] || return
 	read -ra args < <(sed -n "s/^  ${words[i]} \{0,1\}\(.*\)/\1/p" <<<"$usage" | sed 's/  .*//')
 	want=${args[cword - i - 1]:-}
 	[[ -n $want || ${#args[@]} -eq 0 || ${args[-1]} != *...* ]] || want=${args[-1]}
