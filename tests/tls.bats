@@ -153,39 +153,3 @@ assert s.recv(100).startswith(b"VERSION")' "$DIR/s$3" 2>/dev/null
 	reach nobody daemon 770
 	reach nobody nogroup 777
 }
-
-@test "under systemd, with stunnel's units and configuration as they ship: judged safe, and a client is served" {
-	[[ -x /usr/bin/stunnel4 ]] || skip "no stunnel4 here"
-	[[ $EUID -eq 0 ]] || skip "a private systemd needs root"
-	native "the machine has no valgrind"
-	local machine=$BATS_TEST_TMPDIR/machine why
-	run systemd-analyze security --offline=true --threshold=10 "$TOP/etc/mqd-tls@.service"
-	[ "$status" -eq 0 ]
-	mkdir "$machine" "$TLS"
-	why=$("$BATS_TEST_DIRNAME/systemd-root" can "$machine" 2>&1) || skip "no private systemd here: $why"
-	inside() {
-		"$BATS_TEST_DIRNAME/systemd-root" run "$machine" "$@"
-	}
-	"$BATS_TEST_DIRNAME/systemd-root" boot "$machine" </dev/null >"$BATS_TEST_TMPDIR/log" 2>&1 3>&- &
-	PIDS+=("$!")
-	authority ca
-	certificate server ca
-	certificate client ca
-	wait_for inside systemctl --quiet is-active basic.target
-	inside systemd-sysusers mqd.conf
-	inside systemd-tmpfiles --create mqd.conf
-	inside mkdir -p /etc/mqd
-	tar -C "$BATS_TEST_TMPDIR" -c tls/ca.crt tls/server.crt tls/server.key | inside tar -C /etc/mqd -x
-	inside chown -R mqd: /etc/mqd/tls
-	inside cp /usr/local/share/doc/mqd/examples/stunnel-mqd.conf /etc/mqd/
-	inside systemctl daemon-reload
-	inside systemctl --quiet start mqd-tls.socket
-	# A blocking get too: what it does while it waits the sandbox must allow.
-	run timeout 20 "$BATS_TEST_DIRNAME/systemd-root" net "$machine" openssl s_client -quiet -connect 127.0.0.1:22443 \
-		-CAfile "$TLS/ca.crt" -verify_return_error -cert "$TLS/client.crt" -key "$TLS/client.key" \
-		< <(printf 'set q 0 0 5\r\nhello\r\nget q/t=100\r\nget q/t=100\r\nquit\r\n')
-	inside journalctl --sync
-	inside journalctl --quiet --output cat --unit 'mqd-tls@*'
-	echo "$output"
-	[[ $output == *STORED*hello*END*END* ]]
-}
