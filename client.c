@@ -240,6 +240,23 @@ client_line(struct client *c, char *line, size_t size)
 	}
 }
 
+int
+client_hello(struct client *c)
+{
+	static const char question[] = "version\r\n";
+	char line[CLIENT_LINE_MAX];
+
+	if (client_send(c, question, strlen(question)) == -1 ||
+	    client_line(c, line, sizeof line) == -1)
+		return -1;
+	if (strncmp(line, "VERSION ", 8) == 0)
+		return 0;
+	if (strcmp(line, "CLIENT_ERROR unauthenticated") == 0)
+		c->why = "the server wants a password, and mqctl can give none";
+	errno = EPROTO;
+	return -1;
+}
+
 int64_t
 client_take(struct client *c, const char **data, uint64_t max)
 {

@@ -35,6 +35,10 @@ const char *client_error(const struct client *c);
 /* Send all of it. 0. */
 int client_send(struct client *c, const void *data, size_t len);
 
+/* Ask for the server's version. 0, or -1 also if it answers something else: one that waits for a
+ * password takes the data of the first `set` for that, and answers STORED to it. */
+int client_hello(struct client *c);
+
 /* Read one line, without its CRLF, which may be a bare LF, and with a NUL behind; it has no NUL in
  * it. One of `size` bytes or more is none of the protocol's. Returns its length. */
 int client_line(struct client *c, char *line, size_t size);

@@ -130,7 +130,8 @@ connect_to(struct rebalance *rb, size_t server)
 	if (rb->connected != rb->n)
 		client_close(&rb->client);
 	rb->connected = rb->n;
-	if (client_open(&rb->client, rb->addresses[server]) == -1)
+	if (client_open(&rb->client, rb->addresses[server]) == -1 ||
+	    client_hello(&rb->client) == -1)
 		give_up(rb, NULL, rb->addresses[server], client_error(&rb->client));
 	rb->connected = server;
 }

@@ -229,6 +229,25 @@ nothing_moves() {
 	[ "$(node 0 get q; node 0 get q)" = xx ]
 }
 
+@test "a home that wants a password is given none, and no message for one" {
+	local i user='joe secret'
+	start_nodes 2
+	kill "${PIDS[1]}" && wait "${PIDS[1]}" || :
+	printf 'joe:%s\n' "$(openssl passwd -6 -salt abcdefgh secret)" >"$BATS_TEST_TMPDIR/passwords"
+	chmod 600 "$BATS_TEST_TMPDIR/passwords"
+	"$MQD" -N -H "$SPOOL/n1" -l 127.0.0.1 -p "${PORTS[1]}" -u root -Y "$BATS_TEST_TMPDIR/passwords" 3>&- &
+	PIDS[1]=$!
+	wait_for listening "${PORTS[1]}"
+	for ((i = 0; i < 20; i++)); do
+		printf '%s' "$user" | node 0 put "q$i"
+	done
+	run rebalance 0
+	[ "$status" -eq 111 ]
+	[[ $output == *"127.0.0.1:${PORTS[1]}: the server wants a password, and mqctl can give none"* ]]
+	[ "$(node 0 ls | awk 'NR > 1 { n += $2 } END { print n }')" = 20 ]
+	node 0 check
+}
+
 @test "two at once would mix up the order: the second is refused" {
 	local port pid
 	port=$(free_port)
