@@ -146,7 +146,7 @@ end(struct sha512 *h, unsigned char *digest)
 	write_word(bits + 8, h->len * 8);
 	add(h, padding, (size_t)((used < 112 ? 112 : 240) - used));
 	add(h, bits, sizeof bits);
-	for (int i = 0; i < 8; i++)
+	for (size_t i = 0; i < 8; i++)
 		write_word(digest + 8 * i, h->state[i]);
 }
 
