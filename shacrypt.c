@@ -86,7 +86,7 @@ compress(uint64_t state[8], const unsigned char *block)
 	uint64_t a = state[0], b = state[1], c = state[2], d = state[3];
 	uint64_t e = state[4], f = state[5], g = state[6], h = state[7];
 
-	for (int t = 0; t < 16; t++)
+	for (size_t t = 0; t < 16; t++)
 		w[t] = read_word(block + 8 * t);
 	for (int t = 16; t < 80; t++) {
 		uint64_t x = w[t - 15], y = w[t - 2];

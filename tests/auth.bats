@@ -401,7 +401,7 @@ refused() {
 	start_mqd -Y "$FILE"
 	sed -i s/joe/tom/ "$FILE"
 	local joe='STORED' tom='CLIENT_ERROR authentication failure'
-	[[ $LAUNCH == pool ]] || { tom=$joe && joe='CLIENT_ERROR authentication failure'; }
+	[[ ${LAUNCH:-pool} == pool ]] || { tom=$joe && joe='CLIENT_ERROR authentication failure'; }
 	talk_tcp <<-END
 		> set any 0 0 10
 		> joe secret

@@ -107,7 +107,7 @@ fds_of() {
 		> version
 		<~ VERSION .*
 	END
-	if [[ $LAUNCH == pool ]]; then
+	if [[ ${LAUNCH:-pool} == pool ]]; then
 		grep -c 'options of Berkeley DB, which do nothing here: -m -A -L -C -T -S -e -D -E -R$' "$WORK/log" | grep -qx 1
 	fi
 	stop_mqd
