@@ -75,8 +75,9 @@ $B/coverage.o: tests/coverage.c | $B
 	$(CC) -c -o $@ $<
 $B/mqd: $(MQD:%=$B/%)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $(MQD:%=$B/%)
+# getaddrinfo in a static program needs the very glibc that it was linked with.
 $B/mqctl: $(MQCTL:%=$B/%)
-	$(CC) $(LINK) $(LDFLAGS) -o $@ $(MQCTL:%=$B/%)
+	$(CC) $(if $(findstring musl,$(CC)),$(LINK),$(patsubst -static,-no-pie,$(LINK))) $(LDFLAGS) -o $@ $(MQCTL:%=$B/%)
 # The page of `mqctl http`, as C.
 $B/page.c: page.html Makefile | $B
 	{ printf '#include "page.h"\nconst char page_html[] = {\n' && \

@@ -277,6 +277,7 @@ forget(struct journal *j)
 static char *
 load_ring(struct journal *j)
 {
+	os_free_returns();
 	char *ring = malloc(RING_SIZE + RECORD_MAX);
 
 	if (ring != NULL && read_at(j->fd, ring, RING_SIZE, HEADER_SIZE) == -1) {

@@ -8,6 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -420,6 +423,14 @@ static struct {
 	void *volatile at;
 	volatile size_t len;
 } shared_maps[4];
+
+void
+os_free_returns(void)
+{
+#ifdef __GLIBC__
+	mallopt(M_MMAP_THRESHOLD, 128 << 10);
+#endif
+}
 
 static void
 on_bus_error(int sig, siginfo_t *info, void *context)

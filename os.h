@@ -104,6 +104,10 @@ void os_open_standard(void);
 /* Fill `buf` with random bytes that nobody can guess. 0 or -1. */
 int os_random(void *buf, size_t len);
 
+/* From now on memory of 128 KiB and more goes back to the system when it is freed: glibc else keeps
+ * as much as was freed at once before, in each process of a pool. */
+void os_free_returns(void);
+
 /*
  * Map the beginning of a file that processes share. Where its page cannot be had when it is
  * touched (the file was cut short by hand; the disk is full and the file system copies on write)
