@@ -11,7 +11,7 @@ setup() {
 teardown() {
 	local pid
 	for pid in "${PIDS[@]}"; do
-		kill "$pid" 2>/dev/null || :
+		kill "$pid" 2>/dev/null && kill -CONT "$pid" || :
 		wait "$pid" 2>/dev/null || :
 	done
 }
@@ -260,7 +260,8 @@ nothing_moves() {
 	kill -STOP "${PIDS[0]}"
 	"$MQCTL" -H "$SPOOL/n9" "${to[@]}" >"$BATS_TEST_TMPDIR/moved" 3>&- &
 	pid=$!
-	wait_for test -e "$SPOOL/n9/q/.claim/0000000000000001"
+	has_begun() { [ -d "$SPOOL/n9/.import/rebalance" ] && ! flock --nonblock "$SPOOL/n9/.import/rebalance" true; }
+	wait_for has_begun
 	run node 9 "${to[@]}"
 	kill -CONT "${PIDS[0]}"
 	[ "$status" -eq 111 ]
