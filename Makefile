@@ -43,7 +43,7 @@ LINK :=
 else
 VARIANT := $(if $(PORTABLE),portable,default)
 STATIC := $(call links,-static)
-HARDEN := -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 $(if $(STATIC),,-fPIE)
+HARDEN := -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 $(if $(findstring musl,$(CC)),,-fPIE)
 # What only mqctl calls is left out of mqd: each 64 KiB of code more is a page fault more.
 HARDEN += -ffunction-sections -fdata-sections
 LINK := $(if $(STATIC),-static,-pie) -Wl,-z,relro,-z,now,--gc-sections
@@ -77,7 +77,7 @@ $B/mqd: $(MQD:%=$B/%)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $(MQD:%=$B/%)
 # getaddrinfo in a static program needs the very glibc that it was linked with.
 $B/mqctl: $(MQCTL:%=$B/%)
-	$(CC) $(if $(findstring musl,$(CC)),$(LINK),$(patsubst -static,-no-pie,$(LINK))) $(LDFLAGS) -o $@ $(MQCTL:%=$B/%)
+	$(CC) $(if $(findstring musl,$(CC)),$(LINK),$(patsubst -static,-pie,$(LINK))) $(LDFLAGS) -o $@ $(MQCTL:%=$B/%)
 # The page of `mqctl http`, as C.
 $B/page.c: page.html Makefile | $B
 	{ printf '#include "page.h"\nconst char page_html[] = {\n' && \
