@@ -93,9 +93,9 @@ native() {
 	[[ -z ${MEMCHECK:-} ]] || skip "not under valgrind: $1"
 }
 
-# unsanitized REASON: this test is left out of those with sanitizers (make SAN=1).
+# unsanitized REASON: this test is left out of those with sanitizers, or counters (make SAN=1, COV=1).
 unsanitized() {
-	[[ $MQD_BINARY != */san/* ]] || skip "not with sanitizers: $1"
+	[[ $MQD_BINARY != */san/* && $MQD_BINARY != */cov/* ]] || skip "not with sanitizers or counters: $1"
 }
 
 # strace, for a program that may have the leak sanitizer in it, which cannot be traced; and no valgrind,
