@@ -179,6 +179,8 @@ int queue_tmp_dir(struct queue *q);
  * queue_remove: unlink a waiting message with `bytes` of body.
  * queue_remove_number: the same, 1; or 0 if it does not wait.
  * queue_recount: count the waiting messages and their bytes anew.
+ * queue_use: a use of a queue that needs its directory, and not its lock. As queue_lock; ends with
+ * queue_unref.
  * queue_skip_holes: after HOLES_MAX missing numbers in a row, before `from`: go on at the next that
  * is there, by a listing. 0 or -1.
  * queue_put_back: rename a message that this process owns from .claim back to its number.
@@ -195,8 +197,12 @@ int queue_set_aside(struct queue *q, int dirfd, const char *name);
 int queue_remove(struct queue *q, uint64_t number, uint64_t bytes);
 int queue_remove_number(struct queue *q, uint64_t number);
 int queue_recount(struct queue *q);
+int queue_use(struct spool *sp, const char *queue, struct queue **qp);
 int queue_skip_holes(struct queue *q, uint64_t from);
 #define HOLES_MAX 256 /* look-ups of missing numbers before the directory is listed */
+
+/* Tell who asked for it (spool_on_progress) how far long work is. */
+void spool_tell_progress(const struct spool *sp, uint64_t done, uint64_t total);
 
 /* Flush what says that messages were removed from a queue: its directory, .claim (-1: there is
  * none), and the files in it, which may be marked as spent. 0 or -1. */
