@@ -309,7 +309,7 @@ spool_stat(struct spool *sp, const char *queue, struct queue_stat *qs)
 		return r;
 	s = &q->state;
 	if (queue_sweep_is_due(s))
-		queue_sweep(q, true);
+		queue_sweep(q);
 	delay_promote(q);
 	if (s->stale && s->waiting <= RECOUNT_MAX)
 		queue_recount(q);
@@ -338,7 +338,7 @@ spool_sweep(struct spool *sp)
 	for (size_t i = 0; names != NULL && names[i] != NULL; i++) {
 		if (queue_lock(sp, names[i], false, &q) != 1)
 			continue;
-		returned += queue_sweep(q, true);
+		returned += queue_sweep(q);
 		queue_store(q);
 		queue_unlock(q);
 	}

@@ -58,29 +58,52 @@ check_set_aside(struct checker *ck, const char *name)
 	queue_unlock(q);
 }
 
+/* What can be wrong with a file of ours. A disk that fails, or having no descriptor left, says nothing
+ * against a message: it is told, and left where it is. */
+enum fault { FAULT_NONE, FAULT_UNREADABLE, FAULT_FOREIGN, FAULT_DAMAGED };
+static const char *const fault_names[] = {"", "unreadable", "foreign", "damaged"};
+
+/* What of that is wrong with what was opened as `fd`, or not with errno? Unread as yet. */
+static enum fault
+look_at(int fd, struct stat *st, const char **detail)
+{
+	bool looked = fd != -1 && fstat(fd, st) == 0;
+
+	if (looked && S_ISREG(st->st_mode))
+		return FAULT_NONE;
+	*detail = looked ? "not a regular file" : strerror(errno);
+	return looked || is_foreign(errno) ? FAULT_FOREIGN : FAULT_UNREADABLE;
+}
+
+/* And with a message, read and checked? Tells it, with the path of its directory in the queue. */
+static enum fault
+look_at_message(struct checker *ck, int dirfd, const char *path, const char *name, uint64_t number)
+{
+	struct claim c = {.fd = openat(dirfd, name, read_flags)};
+	const char *detail = "header, length or checksum is wrong";
+	struct stat st;
+
+	if (c.fd == -1 && errno == ENOENT)
+		return FAULT_NONE; /* taken meanwhile */
+	enum fault fault = look_at(c.fd, &st, &detail);
+	enum claim_result r = fault == FAULT_NONE ? claim_check(ck->spool, &c, number) : CLAIM_GOT;
+	if (r == CLAIM_DAMAGED)
+		fault = FAULT_DAMAGED;
+	else if (r == CLAIM_ERROR)
+		fault = FAULT_UNREADABLE, detail = strerror(errno);
+	close_fd(&c.fd);
+	if (fault != FAULT_NONE)
+		found(ck, fault_names[fault], detail, "%s/%s%s", ck->queue_name, path, name);
+	return fault;
+}
+
 static int
 check_number(void *arg, int dirfd, uint64_t number, const char *name)
 {
 	struct checker *ck = arg;
-	struct claim c = {.fd = openat(dirfd, name, read_flags)};
 
 	spool_tell_progress(ck->spool, ++ck->looked, ck->total);
-	struct stat st;
-	const char *what = NULL, *detail = "";
-
-	if (c.fd == -1 && errno == ENOENT)
-		return 0; /* taken meanwhile */
-	if (c.fd == -1)
-		what = "foreign", detail = strerror(errno);
-	else if (fstat(c.fd, &st) == -1 || !S_ISREG(st.st_mode))
-		what = "foreign", detail = "not a regular file";
-	else if (claim_check(ck->spool, &c, number) == CLAIM_DAMAGED)
-		what = "damaged", detail = "header, length or checksum is wrong";
-	close_fd(&c.fd);
-	if (what == NULL)
-		return 0;
-	found(ck, what, detail, "%s/%s", ck->queue_name, name);
-	if (ck->repair)
+	if (look_at_message(ck, dirfd, "", name, number) > FAULT_UNREADABLE && ck->repair)
 		check_set_aside(ck, name);
 	return 0;
 }
@@ -122,15 +145,14 @@ check_owned(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 	bool claim = strcmp(subdir, ".claim") == 0;
 	int file = openat(fd, e->d_name, read_flags);
 	uint64_t number, other;
+	const char *detail;
 	struct stat st;
 
 	if (file == -1 && (errno == ENOENT || errno == EAGAIN)) /* gone, or under a lease */
 		return;
-	if (file == -1)
-		found(ck, "foreign", strerror(errno), "%s/%s/%s", ck->queue_name, subdir,
-		      e->d_name);
-	else if (fstat(file, &st) == -1 || !S_ISREG(st.st_mode))
-		found(ck, "foreign", "not a regular file", "%s/%s/%s", ck->queue_name, subdir,
+	enum fault fault = look_at(file, &st, &detail);
+	if (fault != FAULT_NONE)
+		found(ck, fault_names[fault], detail, "%s/%s/%s", ck->queue_name, subdir,
 		      e->d_name);
 	else if (claim && message_name_parse(e->d_name, &number) == 0 &&
 	         claim_file(file, number, &other) == CLAIM_FILE_SPENT)
@@ -230,26 +252,15 @@ check_range(void *arg, int dirfd, uint64_t number, const char *name)
 	return 0;
 }
 
-/* A delayed message bears any number. */
 static int
 check_delayed(void *arg, int dirfd, uint64_t number, const char *name)
 {
 	struct checker *ck = arg;
-	struct claim c = {.fd = openat(dirfd, name, read_flags)};
-	char line[MESSAGE_HEADER_LEN];
-	struct message m;
-	uint32_t crc;
 
 	(void)number;
-	if (c.fd == -1 || pread(c.fd, line, sizeof line, 0) != (ssize_t)sizeof line ||
-	    message_read_header(line, &m, &crc) == -1 ||
-	    claim_check(ck->spool, &c, m.number) == CLAIM_DAMAGED) {
-		found(ck, "damaged", "header, length or checksum is wrong", "%s/.delay/*/%s",
-		      ck->queue_name, name);
-		if (ck->repair) /* they are counted anew after that */
-			queue_set_aside(ck->queue, dirfd, name);
-	}
-	close_fd(&c.fd);
+	if (look_at_message(ck, dirfd, ".delay/*/", name, CLAIM_ANY_NUMBER) > FAULT_UNREADABLE &&
+	    ck->repair) /* they are counted anew after that */
+		queue_set_aside(ck->queue, dirfd, name);
 	return 0;
 }
 
@@ -298,7 +309,7 @@ check_state(struct checker *ck)
 		      ck->queue_name);
 	if (ck->repair) {
 		delay_rebuild(q, false);
-		queue_sweep(q, true);
+		queue_sweep(q);
 		queue_recount(q);
 		queue_store(q);
 	}

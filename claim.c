@@ -27,12 +27,17 @@
 #include "os.h"
 #include "spool_queue.h"
 
-/* A read failed. A bad sector is damage, and must not block the queue behind it;
- * everything else may pass. */
+bool
+is_damage(int error)
+{
+	return error == EIO;
+}
+
+/* A read failed. */
 static enum claim_result
 unreadable(void)
 {
-	return errno == EIO ? CLAIM_DAMAGED : CLAIM_ERROR;
+	return is_damage(errno) ? CLAIM_DAMAGED : CLAIM_ERROR;
 }
 
 enum claim_result
@@ -47,7 +52,7 @@ claim_check(struct spool *sp, struct claim *c, uint64_t number)
 	if (n == -1)
 		return unreadable();
 	if (n < MESSAGE_HEADER_LEN || message_read_header(sp->buf, &c->message, &crc) == -1 ||
-	    c->message.number != number)
+	    (number != CLAIM_ANY_NUMBER && c->message.number != number))
 		return CLAIM_DAMAGED;
 	memcpy(line, sp->buf, sizeof line);
 	at = (uint64_t)n - MESSAGE_HEADER_LEN;
@@ -401,7 +406,7 @@ claim_head(struct spool *sp, const char *queue, enum claim_how how, struct passe
 	s->opened -= passed->opened < s->opened ? passed->opened : s->opened;
 	*passed = (struct passed){0};
 	if (queue_sweep_is_due(s))
-		queue_sweep(q, true);
+		queue_sweep(q);
 	if (how == CLAIM_ANYHOW || !is_paused(s)) {
 		int promoted = delay_promote(q), e = errno;
 		result = take_head(q, c);
@@ -514,7 +519,7 @@ spool_peek(struct spool *sp, const char *queue, struct claim *c)
 		if (r != 1)
 			return r == 0 ? CLAIM_EMPTY : CLAIM_ERROR;
 		if (queue_sweep_is_due(&q->state))
-			queue_sweep(q, true);
+			queue_sweep(q);
 		delay_promote(q);
 		*c = (struct claim){.queue = q, .fd = -1};
 		result = open_from(q, from, c);

@@ -196,7 +196,10 @@ renumber(int dirfd, const char *name, uint64_t number, bool sync)
 
 	if (fd == -1)
 		return is_foreign(errno) ? -1 : 1;
-	if (pread(fd, line, sizeof line, 0) != sizeof line || !message_renumber(line, number))
+	ssize_t n = pread(fd, line, sizeof line, 0);
+	if (n == -1 && !is_damage(errno))
+		r = 1;
+	else if (n != sizeof line || !message_renumber(line, number))
 		r = -1;
 	else if (pwrite(fd, line, sizeof line, 0) == sizeof line && (!sync || fdatasync(fd) == 0))
 		r = 0;

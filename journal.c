@@ -1019,7 +1019,7 @@ remove_overwritten(void *arg, int dirfd, uint64_t number, const char *name)
 	kind = claim_file(fd, number, &key.number);
 	close(fd);
 	if (kind != CLAIM_FILE_OVERWRITTEN)
-		return 0;
+		return kind == CLAIM_FILE_UNREADABLE ? -1 : 0;
 	e = bsearch(&key, t->entries, t->n, sizeof key, by_number);
 	return e != NULL && e->type == RECORD_TAKE ? unlinkat(dirfd, name, 0) : 0;
 }

@@ -26,7 +26,8 @@
  *     report.c      what is told of the spool: stats; figures.c: under which names
  *     auth.c        who may speak to us; shacrypt.c hashes the passwords
  *     daemon.c      in the background, for old init scripts
- *     admin.c       the spool's other half: delete, list, statistics, check
+ *     admin.c       the spool's other half: delete, list, statistics
+ *     check.c       what is wrong in it
  *     place.c       where a spool may lie, and whose it must be
  *
  * and, below them, state.c (`.state`), message.c (a message's first line), queue_name.c,

@@ -682,6 +682,7 @@ struct sweeper {
 	struct queue *queue;
 	uint64_t returned;
 	bool mend_ranges; /* false while the ranges are about to be made anew */
+	int error;        /* errno if there is one that must be looked at again, or 0 */
 };
 
 /*
@@ -800,7 +801,10 @@ claim_file(int fd, uint64_t number, uint64_t *other)
 	struct message m;
 	uint32_t crc;
 
-	if (pread(fd, line, sizeof line, 0) != sizeof line)
+	ssize_t n = pread(fd, line, sizeof line, 0);
+	if (n == -1 && !is_damage(errno))
+		return CLAIM_FILE_UNREADABLE;
+	if (n != sizeof line)
 		return CLAIM_FILE_MESSAGE;
 	if (message_is_spent(line))
 		return CLAIM_FILE_SPENT;
@@ -823,16 +827,24 @@ sweep_overwritten(struct sweeper *sw, int fd, int dirfd, const char *name, uint6
 	struct claim c = {.fd = fd};
 	char place[MESSAGE_NAME_LEN + 1];
 	struct stat st;
-	bool gone;
 
 	message_name(place, other);
-	gone = fstatat(q->dirfd, place, &st, AT_SYMLINK_NOFOLLOW) == -1 && errno == ENOENT;
-	if (!gone || (sw->mend_ranges && other >= state_next(&q->state)))
+	bool there = fstatat(q->dirfd, place, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	if (!there && errno != ENOENT) {
+		sw->error = errno;
+		return;
+	}
+	if (there || (sw->mend_ranges && other >= state_next(&q->state))) {
 		unlinkat(dirfd, name, 0);
-	else if (sw->mend_ranges || claim_check(q->spool, &c, other) != CLAIM_GOT)
+		return;
+	}
+	enum claim_result r = sw->mend_ranges ? CLAIM_DAMAGED : claim_check(q->spool, &c, other);
+	if (r == CLAIM_DAMAGED)
 		queue_set_aside(q, dirfd, name);
-	else if (os_rename_noreplace(dirfd, name, q->dirfd, place) == 0)
+	else if (r == CLAIM_GOT && os_rename_noreplace(dirfd, name, q->dirfd, place) == 0)
 		sw->returned++;
+	else
+		sw->error = errno;
 }
 
 static int
@@ -844,18 +856,26 @@ sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
 
 	if (fd == -1)
 		fd = openat(dirfd, name, read_flags); /* a file of an operator's */
-	if (fd == -1)
+	if (fd == -1) {
+		if (errno != ENOENT && !is_foreign(errno) && !is_damage(errno))
+			sw->error = errno;
 		return 0;
+	}
 	/* With the flock held, a link that is still there stays: only its owner unlinks
 	 * it. */
-	if (file_own(fd) != 1 || fstat(fd, &st) == -1 || st.st_nlink == 0) {
+	int owned = file_own(fd), looked = fstat(fd, &st);
+	if (owned == -1 || looked == -1)
+		sw->error = errno;
+	if (owned != 1 || looked == -1 || st.st_nlink == 0) {
 		close(fd);
 		return 0;
 	}
 	struct state *s = &sw->queue->state;
 	uint64_t other = 0;
 	enum claim_file kind = claim_file(fd, number, &other);
-	if (kind == CLAIM_FILE_OVERWRITTEN) {
+	if (kind == CLAIM_FILE_UNREADABLE) {
+		sw->error = errno;
+	} else if (kind == CLAIM_FILE_OVERWRITTEN) {
 		sweep_overwritten(sw, fd, dirfd, name, other);
 	} else if (kind == CLAIM_FILE_SPENT) {
 		/* Some stay for the next pushes. */
@@ -898,16 +918,23 @@ sweep_tmp(struct queue *q)
 	closedir(dir);
 }
 
-/* With the lock held: put orphans back. Returns how many. */
-uint64_t
-queue_sweep(struct queue *q, bool mend_ranges)
+static void
+sweep(struct sweeper *sw)
 {
-	struct sweeper sw = {.queue = q, .mend_ranges = mend_ranges};
+	struct queue *q = sw->queue;
 
-	if (queue_claim_dir(q) != -1)
-		dir_each_number(q->claimfd, sweep_claim, &sw);
+	if (queue_claim_dir(q) == -1 || dir_each_number(q->claimfd, sweep_claim, sw) == -1)
+		sw->error = errno;
 	sweep_tmp(q);
 	q->state.swept = os_monotonic_ms();
+}
+
+uint64_t
+queue_sweep(struct queue *q)
+{
+	struct sweeper sw = {.queue = q, .mend_ranges = true};
+
+	sweep(&sw);
 	return sw.returned;
 }
 
@@ -952,6 +979,7 @@ keep_counters(struct state *s, const struct state *old)
 static int
 rebuild(struct queue *q, const struct state *old)
 {
+	struct sweeper sw = {.queue = q};
 	struct listing l = {0};
 	uint64_t highest = 0;
 	struct state *s = &q->state;
@@ -959,7 +987,11 @@ rebuild(struct queue *q, const struct state *old)
 	state_init(s, q->spool->boot);
 	if (old != NULL)
 		keep_counters(s, old);
-	queue_sweep(q, false);
+	sweep(&sw); /* of what it passes over a later one would think otherwise */
+	if (sw.error != 0) {
+		errno = sw.error;
+		return -1;
+	}
 	if (dir_each_number(q->dirfd, list_number, &l) == -1)
 		return -1;
 	highest = l.highest;

@@ -173,8 +173,7 @@ int queue_tmp_dir(struct queue *q);
  * All with the lock held.
  * queue_store: write the state if it changed; -1 and the file keeps the old one, which is
  * mended later as what a killed process left is.
- * queue_sweep: put orphans back and clear .tmp; returns how many came back. With
- * `mend_ranges` unset the state is about to be made anew and is left alone.
+ * queue_sweep: put orphans back and clear .tmp; returns how many came back.
  * queue_set_aside: move an entry of `dirfd` to .bad.
  * queue_remove: unlink a waiting message with `bytes` of body.
  * queue_remove_number: the same, 1; or 0 if it does not wait.
@@ -191,7 +190,7 @@ int queue_tmp_dir(struct queue *q);
 int queue_put_back(struct queue *q, uint64_t number, uint64_t bytes);
 int queue_make_known(struct queue *q, uint64_t number, uint64_t bytes);
 int queue_store(struct queue *q);
-uint64_t queue_sweep(struct queue *q, bool mend_ranges);
+uint64_t queue_sweep(struct queue *q);
 bool queue_sweep_is_due(const struct state *s);
 int queue_set_aside(struct queue *q, int dirfd, const char *name);
 int queue_remove(struct queue *q, uint64_t number, uint64_t bytes);
@@ -234,16 +233,22 @@ enum claim_file {
 	CLAIM_FILE_MESSAGE,     /* on its way to a client, or an orphan */
 	CLAIM_FILE_SPENT,       /* delivered, and kept for a push */
 	CLAIM_FILE_OVERWRITTEN, /* by a push, which has not renamed it yet, or died before it could */
+	CLAIM_FILE_UNREADABLE, /* now: see errno */
 };
-/* `other` is set for the last: the number that the file bears. */
+/* `other` is set for CLAIM_FILE_OVERWRITTEN: the number that the file bears. */
 enum claim_file claim_file(int fd, uint64_t number, uint64_t *other);
 
 /* Says this error of open that it is not a file of ours, but something that cannot be read? */
 bool is_foreign(int error);
 
-/* Read a whole message file and check it. CLAIM_GOT fills c->message and c->body;
+/* Says this error of read that the file is damaged? A bad sector must not block the queue behind it;
+ * everything else may pass. */
+bool is_damage(int error);
+
+/* Read a whole message file and check it: that it bears `number` too, or, being delayed, any. CLAIM_GOT fills c->message and c->body;
  * CLAIM_DAMAGED: it is not what was once acknowledged under that number; or CLAIM_ERROR.
  */
+#define CLAIM_ANY_NUMBER UINT64_MAX
 enum claim_result claim_check(struct spool *sp, struct claim *c, uint64_t number);
 
 #endif

@@ -129,7 +129,7 @@ list_locked(struct queue *q, struct list *l)
 {
 	int r, delay;
 
-	queue_sweep(q, true);
+	queue_sweep(q);
 	delay_promote(q);
 	queue_store(q);
 	l->next = state_next(&q->state);
@@ -279,20 +279,6 @@ open_delayed(struct queue *q, const struct item *item)
 	return openat(q->dirfd, path, read_flags);
 }
 
-/* Which number a message file bears; 0: none. */
-static uint64_t
-number_in(int fd)
-{
-	char line[MESSAGE_HEADER_LEN];
-	struct message m;
-	uint32_t crc;
-
-	return pread(fd, line, sizeof line, 0) == (ssize_t)sizeof line &&
-	               message_read_header(line, &m, &crc) == 0
-	           ? m.number
-	           : 0;
-}
-
 /* The whole file, as it has been checked. */
 static void
 put_file(const struct claim *c, const char *name, int64_t mtime)
@@ -330,12 +316,15 @@ put_item(struct export *x, struct queue *q, const char *queue, const struct item
 		snprintf(name + n, sizeof name - (size_t)n, "%016" PRIu64, item->number);
 	if (c.fd == -1 && errno == ENOENT)
 		return false;
-	uint64_t number = item->second != 0 && c.fd != -1 ? number_in(c.fd) : item->number;
-	if (c.fd != -1 && claim_check(x->spool, &c, number) == CLAIM_GOT) {
+	enum claim_result r = CLAIM_ERROR;
+	if (c.fd != -1)
+		r = claim_check(x->spool, &c, item->second != 0 ? CLAIM_ANY_NUMBER : item->number);
+	if (r == CLAIM_GOT) {
 		put_file(&c, name, item->mtime);
 	} else {
+		const char *why = r == CLAIM_DAMAGED ? "damaged" : strerror(errno);
 		progress_hide();
-		fprintf(stderr, "mqctl: %s: damaged, and left out\n", name);
+		fprintf(stderr, "mqctl: %s: %s: left out\n", name, why);
 		x->code = EXIT_NOTHING;
 	}
 	close_fd(&c.fd);

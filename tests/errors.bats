@@ -307,3 +307,48 @@ sys.stdout.write(p.stdout.decode().replace("\r", ""))' "$BATS_TEST_TMPDIR/mqd" "
 		assert failed > 2, failed
 	END
 }
+
+@test "check --repair: what cannot be opened, looked at or read just now is told, and stays where it is" {
+	native "it is traced"
+	local fault file looks='?fstat,?newfstatat,?fstatat64,?statx'
+	put q a
+	printf 'set q/delay=1000 0 0 1\r\nb\r\n' | "$MQD" -H "$SPOOL" >/dev/null
+	for file in "$SPOOL/q/0000000000000001" "$(find "$SPOOL/q/.delay" -type f)"; do
+		for fault in openat:error=EMFILE openat:error=EIO "$looks:error=EIO" pread64:error=ENOMEM; do
+			# What is opened it knows by its whole path; what is to be, by the name that is given.
+			run strace -qq -o /dev/null -P "$file" -P "${file##*/}" -e inject="$fault" "$MQCTL" -H "$SPOOL" check --repair
+			[[ $status -eq 1 && $output == "unreadable q/"*"${file##*/}: "* ]] || { echo "$fault: $status $output"; false; }
+		done
+	done
+	[ ! -e "$SPOOL/q/.bad" ]
+	ctl check
+	[ "$(ctl get q)" = a ]
+}
+
+@test "a reboot, and a message that cannot be looked at just then: it is delivered later" {
+	native "it is traced"
+	local trace looks='?newfstatat,?fstatat64,?statx'
+	for trace in "pread64:error=ENOMEM:when=1 $SPOOL/q/.claim/0000000000000001" \
+		"pread64:error=ENOMEM:when=2 $SPOOL/q/.claim/0000000000000001" \
+		"$looks:error=ENOMEM 0000000000000002" "openat:error=EMFILE 0000000000000001"; do
+		# The second is written over the first, and its new name does not reach the disk.
+		printf '%s\r\n' 'set q 0 0 1' a 'get q' 'set q 0 0 1' b | "$MQD" -H "$SPOOL" -o sync=none >/dev/null
+		mv "$SPOOL/q/0000000000000002" "$SPOOL/q/.claim/0000000000000001"
+		sed -i "s/^boot .*/boot $(printf '%036d' 0)/" "$SPOOL/q/.state"
+		run strace -qq -o /dev/null -P "${trace#* }" -e inject="${trace% *}" "$MQD_BINARY" -H "$SPOOL" -o sync=none <<<$'get q\r'
+		[[ $output == *"SERVER_ERROR "* ]] || { echo "$trace: $output"; false; }
+		[ "$(say 'get q')" = $'VALUE q 0 1\nb\nEND' ] || { echo "$trace"; ls -AR "$SPOOL/q"; false; }
+		ctl drop q
+	done
+}
+
+@test "a delayed message that cannot be read when it is due comes later" {
+	native "it is traced"
+	printf 'set q/delay=1 0 0 1\r\nb\r\n' | "$MQD" -H "$SPOOL" >/dev/null
+	local file
+	file=$(find "$SPOOL/q/.delay" -type f)
+	due() { printf 'get q\r\n' | strace -qq -o "$BATS_TEST_TMPDIR/trace" -P "$file" -e inject=pread64:error=ENOMEM "$MQD_BINARY" -H "$SPOOL"; grep INJECTED "$BATS_TEST_TMPDIR/trace"; }
+	wait_for due
+	[ ! -e "$SPOOL/q/.bad" ]
+	[ "$(say 'get q')" = $'VALUE q 0 1\nb\nEND' ]
+}

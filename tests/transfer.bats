@@ -541,7 +541,7 @@ same_spools() {
 	dd if=/dev/zero bs=1 count=1 seek=75 conv=notrunc of="$OTHER/q/0000000000000002" 2>/dev/null
 	run bash -c '"$MQCTL" -H "$1" export q >"$2"' - "$OTHER" "$BATS_TEST_TMPDIR/tar"
 	[ "$status" -eq 1 ]
-	[[ $output == *"q/0000000000000002: damaged, and left out"* ]]
+	[[ $output == *"q/0000000000000002: damaged: left out"* ]]
 	[ "$(ctl import <"$BATS_TEST_TMPDIR/tar")" = 2 ]
 }
 
