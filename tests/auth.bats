@@ -17,7 +17,7 @@ setup() {
 
 teardown() {
 	stop_mqd
-	[[ -z $MEMCACHED_PID ]] || { kill "$MEMCACHED_PID" && wait "$MEMCACHED_PID" || :; }
+	[[ -z $MEMCACHED_PID ]] || stop "$MEMCACHED_PID"
 }
 
 # said TEXT: has mqd logged it?

@@ -69,11 +69,18 @@ start_mqd() {
 	wait_for listening "$PORT"
 }
 
+# stop PID...: ends these, which the test has started and perhaps stopped, if they have not ended yet.
+stop() {
+	local pid
+	for pid in "$@"; do
+		kill "$pid" 2>/dev/null && kill -CONT "$pid" 2>/dev/null || :
+		wait "$pid" 2>/dev/null || :
+	done
+}
+
 # stop_mqd: ends what start_mqd started; to be called from teardown.
 stop_mqd() {
-	[[ -n ${MQD_PID:-} ]] || return 0
-	kill "$MQD_PID" 2>/dev/null || :
-	wait "$MQD_PID" 2>/dev/null || :
+	[[ -z ${MQD_PID:-} ]] || stop "$MQD_PID"
 	MQD_PID=
 }
 

@@ -137,8 +137,7 @@ setup() {
 		ctl rm q "$(ls "$SPOOL/q" | tail -n 1)" || :
 		kill -0 "$busy"
 	done
-	kill "$busy"
-	wait "$busy" || :
+	stop "$busy"
 	ctl check
 	ctl flush q
 	[ "$(count_messages q)" = 0 ]

@@ -30,11 +30,8 @@ setup() {
 }
 
 teardown() {
-	local pid net
-	for pid in "${PIDS[@]}" $PROXY_PID; do
-		kill "$pid" 2>/dev/null || :
-		wait "$pid" 2>/dev/null || :
-	done
+	local net
+	stop "${PIDS[@]}" $PROXY_PID
 	for net in "${NETS[@]}"; do
 		ip netns delete "$net"
 	done
@@ -57,8 +54,7 @@ start_node() {
 }
 
 stop_node() {
-	kill "${PIDS[$1]}"
-	wait "${PIDS[$1]}" || :
+	stop "${PIDS[$1]}"
 }
 
 node() {

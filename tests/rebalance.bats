@@ -9,11 +9,7 @@ setup() {
 }
 
 teardown() {
-	local pid
-	for pid in "${PIDS[@]}"; do
-		kill "$pid" 2>/dev/null && kill -CONT "$pid" || :
-		wait "$pid" 2>/dev/null || :
-	done
+	stop "${PIDS[@]}"
 }
 
 # start_node I: mqd number I, with a spool of its own; its port stays the same.
@@ -194,8 +190,7 @@ nothing_moves() {
 	run rebalance 0
 	[ "$status" -eq 111 ]
 	[[ $output == *"127.0.0.1:${PORTS[1]}: "*", run it again to go on"* ]]
-	kill "${PIDS[1]}"
-	wait "${PIDS[1]}" || :
+	stop "${PIDS[1]}"
 	run rebalance 0
 	[ "$status" -eq 111 ]
 	[[ $output == *"127.0.0.1:${PORTS[1]}: "*"0 were moved"* ]]
@@ -232,7 +227,7 @@ nothing_moves() {
 @test "a home that wants a password is given none, and no message for one" {
 	local i user='joe secret'
 	start_nodes 2
-	kill "${PIDS[1]}" && wait "${PIDS[1]}" || :
+	stop "${PIDS[1]}"
 	printf 'joe:%s\n' "$(openssl passwd -6 -salt abcdefgh secret)" >"$BATS_TEST_TMPDIR/passwords"
 	chmod 600 "$BATS_TEST_TMPDIR/passwords"
 	"$MQD" -N -H "$SPOOL/n1" -l 127.0.0.1 -p "${PORTS[1]}" -u root -Y "$BATS_TEST_TMPDIR/passwords" 3>&- &

@@ -28,8 +28,7 @@ setup() {
 teardown() {
 	[[ -z ${TLS_PID:-} ]] || kill "$TLS_PID" || :
 	[[ -n ${BOOT_PID:-} ]] || return 0
-	kill "$BOOT_PID" 2>/dev/null || :
-	wait "$BOOT_PID" || :
+	stop "$BOOT_PID"
 	cat "$BATS_TEST_TMPDIR/log"
 }
 
@@ -139,8 +138,7 @@ knows_who_holds() {
 	wait_for grep served "$BATS_TEST_TMPDIR/holder"
 	inside /usr/local/bin/mqctl open q6 | tee "$BATS_TEST_TMPDIR/open"
 	grep -q '^q6 .* 127\.0\.0\.1:[0-9]*$' "$BATS_TEST_TMPDIR/open"
-	kill "$client_pid"
-	wait "$client_pid" || :
+	stop "$client_pid"
 }
 
 # replace_by_escape UNIT [ARG]: tests/escape runs in place of mqd, in the same sandbox.

@@ -10,11 +10,7 @@ setup() {
 }
 
 teardown() {
-	local pid
-	for pid in "${PIDS[@]}"; do
-		kill "$pid" 2>/dev/null || :
-		wait "$pid" 2>/dev/null || :
-	done
+	stop "${PIDS[@]}"
 	[[ -z $DIR ]] || rm -r "$DIR"
 }
 

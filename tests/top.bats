@@ -129,8 +129,7 @@ fill() {
 	done >/dev/null 2>&1 &
 	CLIENT=$!
 	wait_for sees '^jobs +[0-9]+ +[1-9][0-9.]* +[1-9]' || { kill "$CLIENT"; screen; false; }
-	kill "$CLIENT"
-	wait "$CLIENT" || :
+	stop "$CLIENT"
 	shows '^jobs +[0-9]+ +0 +0 '
 	ctl drop late
 	shows_not '^late'

@@ -15,8 +15,7 @@ teardown() {
 	! mountpoint -q "$SPOOL" || umount -l "$SPOOL"
 	[[ -z $MEMORY ]] || rm -r "$MEMORY"
 	if [[ -n $STANDIN_PID ]]; then
-		kill "$STANDIN_PID" 2>/dev/null || :
-		wait "$STANDIN_PID" 2>/dev/null || :
+		stop "$STANDIN_PID"
 	fi
 }
 
@@ -35,8 +34,7 @@ stand_in() {
 
 # end_stand_in: and its port may be another's.
 end_stand_in() {
-	kill "$STANDIN_PID"
-	wait "$STANDIN_PID" || :
+	stop "$STANDIN_PID"
 	STANDIN_PID=
 }
 
