@@ -18,6 +18,7 @@
 #include "spool_queue.h"
 
 #define TRASH_STEP 100        /* files unlinked between two questions whether to go on */
+#define TRASH_TRIES 3         /* for a directory in which somebody still makes a file */
 #define FLUSH_STEP 64         /* numbers that a flush looks at under one lock */
 #define FLUSH_PAUSE_NS 100000 /* and how long it leaves the lock to others then */
 #define RECOUNT_MAX 100000    /* messages that are counted anew while others wait for the lock */
@@ -106,9 +107,12 @@ remove_tree(int parent, const char *name, int depth, struct removal *rm)
 		rm->stopped = true;
 	if (rm->stopped || unlinkat(parent, name, 0) == 0 || depth == 0)
 		return;
-	remove_contents(parent, name, depth - 1, rm);
-	if (!rm->stopped)
-		unlinkat(parent, name, AT_REMOVEDIR);
+	for (int tries = 0; tries < TRASH_TRIES && !rm->stopped; tries++) {
+		remove_contents(parent, name, depth - 1, rm);
+		if (rm->stopped || unlinkat(parent, name, AT_REMOVEDIR) == 0 ||
+		    (errno != ENOTEMPTY && errno != EEXIST))
+			return; /* else a process was at work in the queue, and made a .state before it saw */
+	}
 }
 
 /* .trash itself stays: somebody may be about to move a queue into it. */

@@ -259,3 +259,15 @@ setup() {
 	ctl set q dead_letter=a%23b
 	[[ $(ctl config q) == *"dead_letter      a%23b "* ]]
 }
+
+@test "drop: a .state that is made while the queue is being removed goes as well" {
+	native "it is traced"
+	printf x | ctl put q
+	strace -qq -o /dev/null -e inject=unlinkat:delay_enter=300000 "$MQCTL" -H "$SPOOL" drop q 3>&- &
+	local drop=$!
+	emptied() { [[ -d $SPOOL/.trash && -n $(ls "$SPOOL/.trash") && -z $(find "$SPOOL/.trash" -type f) ]]; }
+	wait_for emptied
+	touch "$(echo "$SPOOL"/.trash/*)/.state"
+	wait "$drop"
+	[ -z "$(ls "$SPOOL/.trash")" ]
+}
