@@ -141,17 +141,19 @@ is_lost_and_found(struct spool *sp, const char *name)
 	       faccessat(sp->rootfd, "lost+found/.state", F_OK, 0) == -1;
 }
 
-static bool
+static int
 is_queue(struct spool *sp, int fd, const struct dirent *e)
 {
 	char name[QUEUE_NAME_MAX + 1];
 	struct stat st;
 
 	if (queue_name_decode(e->d_name, name) == -1 || is_lost_and_found(sp, e->d_name))
-		return false;
+		return 0;
 	if (e->d_type != DT_UNKNOWN)
 		return e->d_type == DT_DIR;
-	return fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+	if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == -1)
+		return errno == ENOENT ? 0 : -1;
+	return S_ISDIR(st.st_mode);
 }
 
 char **
@@ -177,9 +179,10 @@ spool_list(struct spool *sp)
 			names = more;
 		}
 		names[n] = NULL;
-		while ((errno = 0, e = readdir(dir)) != NULL && !is_queue(sp, fd, e))
-			;
-		if (e == NULL && errno != 0)
+		int found = 0;
+		while (found == 0 && (errno = 0, e = readdir(dir)) != NULL)
+			found = is_queue(sp, fd, e);
+		if (found == -1 || (e == NULL && errno != 0))
 			goto fail;
 		if (e != NULL && (names[n] = strdup(e->d_name)) == NULL)
 			goto fail;

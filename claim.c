@@ -105,22 +105,65 @@ move_to_claim(struct queue *q, const char *name)
 }
 
 /* Something stands in .claim in the place of message n, which an operator has put back. If it is a
- * spent file it goes: returns 1; 0 if its owner still keeps it; -1 if it is something else. */
-static int
+ * spent file it goes, and ATTEMPT_HOLE is left; else why not: ATTEMPT_LOCKED if its owner still keeps
+ * it, ATTEMPT_UNFIT if it is something else, ATTEMPT_ERROR. */
+static enum attempt
 clear_spent(struct queue *q, uint64_t n)
 {
 	char name[MESSAGE_NAME_LEN + 1];
+	enum attempt result = ATTEMPT_UNFIT;
 	uint64_t other;
-	int fd, r = -1;
+	int fd;
 
 	message_name(name, n);
 	fd = openat(q->claimfd, name, read_flags);
+	if (fd == -1 && errno == ENOENT)
+		return ATTEMPT_HOLE;
+	if (fd == -1 && errno == EAGAIN) /* under its owner's lease */
+		return ATTEMPT_LOCKED;
 	if (fd == -1)
-		return -1;
-	if (claim_file(fd, n, &other) == CLAIM_FILE_SPENT)
-		r = file_own(fd) == 1 && unlinkat(q->claimfd, name, 0) == 0;
+		return is_foreign(errno) ? ATTEMPT_UNFIT : ATTEMPT_ERROR;
+	enum claim_file kind = claim_file(fd, n, &other);
+	if (kind == CLAIM_FILE_UNREADABLE)
+		result = ATTEMPT_ERROR;
+	else if (kind == CLAIM_FILE_SPENT && file_own(fd) != 1)
+		result = ATTEMPT_LOCKED;
+	else if (kind == CLAIM_FILE_SPENT)
+		result = unlinkat(q->claimfd, name, 0) == 0 ? ATTEMPT_HOLE : ATTEMPT_ERROR;
+	int e = errno;
 	close(fd);
-	return r;
+	errno = e;
+	return result;
+}
+
+/* Own message n, which `fd` leads to, and move it into .claim. */
+static enum attempt
+move_owned(struct queue *q, uint64_t n, const char *name, int fd)
+{
+	int owned = file_own(fd), moved;
+	struct stat st;
+
+	if (owned != 1)
+		return owned == 0 ? ATTEMPT_LOCKED : ATTEMPT_ERROR;
+	moved = move_to_claim(q, name);
+	if (moved == -1 && errno == EEXIST) {
+		enum attempt cleared = clear_spent(q, n);
+		if (cleared != ATTEMPT_HOLE)
+			return cleared;
+		moved = move_to_claim(q, name);
+	}
+	if (moved == -1 && errno == EEXIST)
+		return ATTEMPT_UNFIT;
+	if (moved == -1)
+		return errno == ENOENT ? ATTEMPT_HOLE : ATTEMPT_ERROR;
+	bool looked = os_stat(fd, "", &st) == 0;
+	if (looked && st.st_nlink > 0)
+		return ATTEMPT_GOT;
+	/* The lock was broken, and this is another message than the one we opened; or we cannot tell. */
+	int e = errno;
+	os_rename_noreplace(q->claimfd, name, q->dirfd, name);
+	errno = e;
+	return looked ? ATTEMPT_LOCKED : ATTEMPT_ERROR;
 }
 
 /* Own message n and move it into .claim. Sets c->fd if it is got, and *bytes if it is
@@ -129,9 +172,8 @@ static enum attempt
 take_number(struct queue *q, uint64_t n, struct claim *c, uint64_t *bytes)
 {
 	char name[MESSAGE_NAME_LEN + 1];
-	enum attempt result = ATTEMPT_ERROR;
+	enum attempt result;
 	struct stat st;
-	int owned, moved;
 
 	message_name(name, n);
 	c->message.number = n;
@@ -152,28 +194,9 @@ take_number(struct queue *q, uint64_t n, struct claim *c, uint64_t *bytes)
 	}
 	*bytes = body_bytes(&st);
 	c->reusable = c->reusable && *bytes <= SPOOL_SMALL && os_lease_possible();
-	owned = file_own(c->fd);
-	moved = owned == 1 ? move_to_claim(q, name) : -1;
-	if (owned == 1 && moved == -1 && errno == EEXIST) {
-		int cleared = clear_spent(q, n);
-		moved = cleared == 1 ? move_to_claim(q, name) : -1;
-		owned = cleared != 0;
-		if (cleared == -1)
-			errno = EEXIST;
-	}
-	if (moved == 0) {
-		if (os_stat(c->fd, "", &st) == 0 && st.st_nlink > 0)
-			return ATTEMPT_GOT;
-		/* The lock was broken, and this is another message than the one we opened. */
-		os_rename_noreplace(q->claimfd, name, q->dirfd, name);
-		owned = 0;
-	}
-	if (owned == 0)
-		result = ATTEMPT_LOCKED;
-	else if (owned == 1 && errno == EEXIST)
-		result = ATTEMPT_UNFIT;
-	else if (owned == 1 && errno == ENOENT)
-		result = ATTEMPT_HOLE;
+	result = move_owned(q, n, name, c->fd);
+	if (result == ATTEMPT_GOT)
+		return result;
 	int e = errno;
 	close_fd(&c->fd);
 	errno = e;
@@ -372,6 +395,13 @@ claim_expired(struct claim *c)
 {
 	const struct config *config = queue_config(c->queue);
 
+	if (queue_config_known(c->queue) == -1) {
+		int e = errno;
+		c->passed = true;
+		claim_release(c, false);
+		errno = e;
+		return -1;
+	}
 	return queue_has_expired(&c->message, config) ? (expire(c, config) == -1 ? -1 : 1) : 0;
 }
 
@@ -492,14 +522,21 @@ open_from(struct queue *q, uint64_t n, struct claim *c)
 		message_name(name, n);
 		c->fd = openat(q->dirfd, name, read_flags);
 		c->message.number = n;
-		if (c->fd != -1 && fstat(c->fd, &st) == 0 && S_ISREG(st.st_mode))
-			return CLAIM_GOT;
-		if (c->fd == -1 && errno != ENOENT && !is_foreign(errno))
+		bool hole = c->fd == -1 && errno == ENOENT;
+		if (c->fd == -1 && !hole && !is_foreign(errno))
 			return CLAIM_ERROR;
+		if (c->fd != -1 && fstat(c->fd, &st) == -1) {
+			int e = errno;
+			close_fd(&c->fd);
+			errno = e;
+			return CLAIM_ERROR;
+		}
+		if (c->fd != -1 && S_ISREG(st.st_mode))
+			return CLAIM_GOT;
 		close_fd(&c->fd);
 		if (n >= state_next(s))
 			return CLAIM_EMPTY;
-		if (c->fd == -1 && errno == ENOENT && n == state_candidate(s, 0)) {
+		if (hole && n == state_candidate(s, 0)) {
 			state_take(s, n); /* removed by hand */
 			s->stale = true;
 		}
@@ -520,9 +557,13 @@ spool_peek(struct spool *sp, const char *queue, struct claim *c)
 			return r == 0 ? CLAIM_EMPTY : CLAIM_ERROR;
 		if (queue_sweep_is_due(&q->state))
 			queue_sweep(q);
-		delay_promote(q);
+		int promoted = delay_promote(q), why = errno;
 		*c = (struct claim){.queue = q, .fd = -1};
 		result = open_from(q, from, c);
+		if (result == CLAIM_EMPTY && promoted == -1) {
+			result = CLAIM_ERROR;
+			errno = why;
+		}
 		queue_store(q);
 		queue_unlock(q);
 		if (result != CLAIM_GOT)
@@ -608,6 +649,13 @@ void
 spool_tidy(struct spool *sp)
 {
 	journal_checkpoint(sp);
+	if (!sp->journal.passed_over)
+		return;
+	/* There is a log that could not be replayed when the spool was opened: open it once more. */
+	for (size_t i = 0; i < sp->nqueues; i++)
+		if (sp->queues[i].open && sp->queues[i].name[0] != '\0')
+			queue_detach(&sp->queues[i]);
+	close_fd(&sp->rootfd);
 }
 
 /* A message is about to be removed: tell the log, or the next replay brings it back. Returns
@@ -635,9 +683,10 @@ queue_remove(struct queue *q, uint64_t number, uint64_t bytes)
 	char name[MESSAGE_NAME_LEN + 1];
 
 	message_name(name, number);
-	log_removal(q, number);
+	/* Logged afterwards: what cannot be removed must not be by a replay. */
 	if (unlinkat(q->dirfd, name, 0) == -1)
 		return -1;
+	log_removal(q, number);
 	state_take(&q->state, number);
 	state_count_out(&q->state, bytes);
 	queue_store(q);

@@ -464,7 +464,9 @@ config_look(struct config_file *f, int dirfd, enum config_scope scope, config_re
 	if (fstatat(dirfd, ".config", &st, AT_SYMLINK_NOFOLLOW) == -1) {
 		if (errno == ENOENT)
 			*f = (struct config_file){.looked = true};
-		return 0; /* else the directory is as hard to use for whatever is done with it */
+		else if (!f->looked)
+			f->error = errno;
+		return 0;
 	}
 	if (is_unchanged(f, &st))
 		return 0;
@@ -473,6 +475,9 @@ config_look(struct config_file *f, int dirfd, enum config_scope scope, config_re
 			parse(&new, (struct span){text.s, text.len}, scope, &r);
 		} else {
 			new.exists = errno == EACCES; /* else try again at the next look */
+			if (!f->looked && errno != EACCES && errno != EIO && errno != EFBIG &&
+			    errno != ELOOP)
+				new.looked = false, new.error = errno;
 			mistake(&r, 0, "%s", strerror(errno));
 		}
 	}

@@ -69,6 +69,7 @@ struct config_file {
 	ino_t ino;
 	off_t size;
 	struct timespec mtime, ctime;
+	int error; /* nothing is known of the settings yet, because of that, which may pass; or 0 */
 	unsigned line[CONFIG_KEYS]; /* where each key is set; 0: it is not */
 	struct config values;
 };

@@ -98,6 +98,13 @@ open_second(int parent, uint64_t second)
 	return openat(parent, name, dir_flags);
 }
 
+/* Says this error of open_second that there is none of that name? */
+static bool
+is_no_second(int error)
+{
+	return error == ENOENT || error == ENOTDIR || error == ELOOP;
+}
+
 static void
 expect(struct state *s, uint64_t second)
 {
@@ -148,8 +155,15 @@ delay_store(struct queue *q, const struct delayed *d, uint64_t bytes)
 	q->state.stale = d->stale;
 	q->state.delayed++;
 	q->state.delayed_bytes += bytes;
-	if (queue_store(q) == -1 || fstat(q->statefd, &st) == -1)
+	if (queue_store(q) == -1)
 		return -1;
+	if (fstat(q->statefd, &st) == -1) {
+		int e = errno;
+		q->state.stale = true; /* it was counted, and is about to go */
+		queue_store(q);
+		errno = e;
+		return -1;
+	}
 	if (st.st_nlink == 0) { /* removed by hand, and perhaps made anew without this one */
 		queue_unlock(q);
 		if (queue_relock(q) == -1)
@@ -256,7 +270,7 @@ promote_second(struct queue *q, int parent, uint64_t second, size_t max)
 	int fd = open_second(parent, second), r = -1;
 
 	if (fd == -1)
-		return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : -1;
+		return is_no_second(errno) ? 0 : -1;
 	if (list_sorted(fd, &l) == 0) {
 		size_t n = l.count < max ? l.count : max;
 		r = n == 0 ? 0 : promote_some(q, fd, l.n, n);
@@ -318,10 +332,10 @@ delay_each(struct queue *q, number_visitor *visit, void *arg)
 
 	for (size_t i = 0; r == 0 && i < seconds.count; i++) {
 		int dir = open_second(fd, seconds.n[i]);
-		if (dir == -1)
+		if (dir == -1 && is_no_second(errno))
 			continue;
-		r = dir_each_number(dir, visit, arg);
-		close(dir);
+		r = dir == -1 ? -1 : dir_each_number(dir, visit, arg);
+		close_fd(&dir);
 	}
 	int e = errno;
 	free(seconds.n);
@@ -349,27 +363,32 @@ read_date(void *arg, int dirfd, uint64_t number, const char *name)
 
 	(void)number;
 	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1)
-		return 0;
+		return errno == ENOENT ? 0 : -1;
 	*(time_t *)arg = st.st_mtime;
 	return 1;
 }
 
-/* The second that the messages in one directory are due by their dates. */
-static uint64_t
-second_by_date(int parent, uint64_t second)
+/* The second that the messages in one directory are due by their dates. 0 or -1. */
+static int
+second_by_date(int parent, uint64_t second, uint64_t *right)
 {
 	uint64_t now = os_monotonic_ms() / 1000;
 	time_t date = 0, today = time(NULL);
-	int fd = open_second(parent, second);
+	int fd = open_second(parent, second), r;
 
-	if (fd != -1)
-		dir_each_number(fd, read_date, &date);
-	close_fd(&fd);
-	return date <= today ? now : now + (uint64_t)(date - today);
+	*right = second;
+	if (fd == -1)
+		return is_no_second(errno) ? 0 : -1;
+	r = dir_each_number(fd, read_date, &date);
+	int e = errno;
+	close(fd);
+	errno = e;
+	*right = date <= today ? now : now + (uint64_t)(date - today);
+	return r == -1 ? -1 : 0;
 }
 
 /* Give a directory another name; or, if there is one of that, put its messages in there. */
-static void
+static int
 move_second(int parent, uint64_t from, uint64_t to)
 {
 	char old[MESSAGE_NAME_LEN + 1], new[MESSAGE_NAME_LEN + 1], name[MESSAGE_NAME_LEN + 1];
@@ -378,38 +397,52 @@ move_second(int parent, uint64_t from, uint64_t to)
 	message_name(old, from);
 	message_name(new, to);
 	if (renameat(parent, old, parent, new) == 0) /* it replaces an empty one */
-		return;
+		return 0;
+	if (errno != ENOTEMPTY && errno != EEXIST)
+		return -1;
 	int fd = open_second(parent, from), into = open_second(parent, to);
-	if (fd != -1 && into != -1 && list_sorted(fd, &l) == 0)
-		for (size_t i = 0; i < l.count; i++) {
-			message_name(name, l.n[i]);
-			os_rename_noreplace(fd, name, into, name);
-		}
+	int r = fd == -1 || into == -1 || list_sorted(fd, &l) == -1 ? -1 : 0;
+	for (size_t i = 0; r == 0 && i < l.count; i++) {
+		uint64_t place = l.n[i]; /* if that is taken, any will do */
+		message_name(name, l.n[i]);
+		do {
+			message_name(new, place);
+			r = os_rename_noreplace(fd, name, into, new);
+		} while (r == -1 && errno == EEXIST && ++place < MESSAGE_NUMBER_MAX);
+		if (r == -1 && errno == ENOENT)
+			r = 0; /* removed by hand */
+	}
+	int e = errno;
 	free(l.n);
 	close_fd(&fd);
 	close_fd(&into);
-	unlinkat(parent, old, AT_REMOVEDIR);
+	if (r == 0)
+		unlinkat(parent, old, AT_REMOVEDIR);
+	errno = e;
+	return r;
 }
 
 /* By the dates. What is overdue gets the lowest seconds there are, in its order. One that is to be
  * later goes behind those that have not been moved yet: so these go first. */
-static void
+static int
 correct_seconds(int parent, const struct numbers *seconds)
 {
-	uint64_t now = os_monotonic_ms() / 1000, overdue = 0;
+	uint64_t now = os_monotonic_ms() / 1000, overdue = 0, right;
+	int r = 0;
 
-	for (size_t i = 0; i < seconds->count; i++) {
-		uint64_t right = second_by_date(parent, seconds->n[i]);
-		if (right <= now && seconds->n[i] > now)
-			move_second(parent, seconds->n[i], ++overdue);
-		else if (right + 1 < seconds->n[i])
-			move_second(parent, seconds->n[i], right);
+	for (size_t i = 0; r == 0 && i < seconds->count; i++) {
+		r = second_by_date(parent, seconds->n[i], &right);
+		if (r == 0 && right <= now && seconds->n[i] > now)
+			r = move_second(parent, seconds->n[i], ++overdue);
+		else if (r == 0 && right + 1 < seconds->n[i])
+			r = move_second(parent, seconds->n[i], right);
 	}
-	for (size_t i = seconds->count; i-- > 0;) {
-		uint64_t right = second_by_date(parent, seconds->n[i]);
-		if (right > now && right > seconds->n[i] + 1)
-			move_second(parent, seconds->n[i], right);
+	for (size_t i = seconds->count; r == 0 && i-- > 0;) {
+		r = second_by_date(parent, seconds->n[i], &right);
+		if (r == 0 && right > now && right > seconds->n[i] + 1)
+			r = move_second(parent, seconds->n[i], right);
 	}
+	return r;
 }
 
 int
@@ -419,9 +452,11 @@ delay_rebuild(struct queue *q, bool by_date)
 	int fd = open_delay(q, &seconds), r = fd == -1 && errno != ENOENT ? -1 : 0;
 
 	if (fd != -1 && by_date) {
-		correct_seconds(fd, &seconds);
+		r = correct_seconds(fd, &seconds);
 		free(seconds.n);
-		r = list_sorted(fd, &seconds);
+		seconds.n = NULL;
+		if (r == 0)
+			r = list_sorted(fd, &seconds);
 	}
 	if (r == 0 && seconds.count > 0)
 		expect(&q->state, seconds.n[0]);

@@ -223,20 +223,27 @@ choose_queues(struct drain *d, int argc, char *argv[])
 }
 
 /* Nobody else has the message any more. Where there is no room for it we wait, for somebody to make
- * some, or to tell us twice that he does not want it. */
+ * some, or to tell us twice that he does not want it. Returns false if that is no help. */
+static bool
+wait_for_room(struct drain *d, bool *told)
+{
+	if (d->options.reliable || (errno != ENOSPC && errno != EDQUOT))
+		return false;
+	if (!*told)
+		complain(d, 0, "the disk is full, and a message is on its way: make room");
+	*told = true;
+	nanosleep(&(struct timespec){.tv_nsec = FULL_WAIT_NS}, NULL);
+	return true;
+}
+
 static int
 write_body(struct drain *d, struct stage *s, const void *data, size_t len)
 {
 	bool told = false;
 
-	while (stage_write(s, data, len) == -1) {
-		if (d->options.reliable || (errno != ENOSPC && errno != EDQUOT))
+	while (stage_write(s, data, len) == -1)
+		if (!wait_for_room(d, &told))
 			return -1;
-		if (!told)
-			complain(d, 0, "the disk is full, and a message is on its way: make room");
-		told = true;
-		nanosleep(&(struct timespec){.tv_nsec = FULL_WAIT_NS}, NULL);
-	}
 	return 0;
 }
 
@@ -344,8 +351,11 @@ fetch(struct drain *d, const struct remote *q, const char *queue, int dirfd)
 		errno = EPROTO;
 		die_client(d);
 	}
-	if (stage_end(&s, staged_name(d)) == -1)
-		die_writing(d);
+	for (bool told = false; stage_end(&s, staged_name(d)) == -1;)
+		if (!wait_for_room(d, &told))
+			die_system(d->options.reliable
+			               ? "staging a message, which the server has still"
+			               : "staging a message that was taken; run it again");
 	return GOT_ONE;
 }
 
@@ -377,12 +387,14 @@ push(struct drain *d, const char *queue, int dirfd, const char *name)
 static void
 resume(struct drain *d, const char *queue, int dirfd)
 {
-	int64_t torn = stage_clear(dirfd);
 	struct message m;
 	uint32_t crc;
 
 	unlinkat(dirfd, OPENED, 0);
-	stage_is_pushed(d->spool, queue, dirfd, TAKEN);
+	if (stage_is_pushed(d->spool, queue, dirfd, TAKEN) == -1 ||
+	    (!d->options.reliable && stage_adopt(dirfd, TAKEN) == -1))
+		die_system("what an earlier run has left");
+	int64_t torn = stage_clear(dirfd);
 	/* After a power loss. */
 	if (stage_read(dirfd, TAKEN, &m, &crc) == -1 && errno == EILSEQ) {
 		complain(d, 0, "%s: the last message is damaged: .import/%s/%s/torn", queue,

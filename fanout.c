@@ -273,14 +273,31 @@ spool_accepts(struct spool *sp, const char *queue, uint64_t length)
 	return accepted;
 }
 
+/* Does a queue with children get what is pushed to it, too? 0; or -1 if that cannot be told now. */
+static int
+gets_its_own(struct spool *sp, const char *queue, bool *to_parent)
+{
+	struct queue *q;
+	int r = queue_find(sp, queue, false, &q);
+
+	if (r == 1) {
+		*to_parent = !queue_config(q)->fanout_only;
+		return queue_config_known(q);
+	}
+	*to_parent = !spool_config(sp, NULL)->fanout_only;
+	return r == -1 ? -1 : spool_config_known(sp);
+}
+
 void
 push_spread(struct push *p, uint32_t flags, struct spread *s)
 {
 	struct push published[SPREAD_MAX];
 	size_t n, npublished = 0;
+	bool to_parent = true;
 
 	*s = (struct spread){.wanted = 1};
-	if (find_children(p->spool, p->queue_name, &n) == -1) {
+	if (find_children(p->spool, p->queue_name, &n) == -1 ||
+	    (n > 0 && gets_its_own(p->spool, p->queue_name, &to_parent) == -1)) {
 		count(s, p->queue_name, -1);
 		push_abort(p);
 		return;
@@ -295,7 +312,7 @@ push_spread(struct push *p, uint32_t flags, struct spread *s)
 		publish_copy(&published[npublished], p, children[i], flags, s, &npublished);
 	}
 	s->wanted = (unsigned)n;
-	if (spool_config(p->spool, p->queue_name)->fanout_only) {
+	if (!to_parent) {
 		push_abort(p);
 	} else {
 		s->wanted++;

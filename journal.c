@@ -114,6 +114,16 @@ struct record {
 
 #define RECORD_MAX (sizeof(struct record) + MESSAGE_HEADER_LEN + JOURNAL_BODY_MAX + 15)
 
+/* A position that others get has in its highest byte which of the logs this process used it is in:
+ * in the next one it would stand for something else. */
+#define TURN_SHIFT 56
+
+static uint64_t
+to_position(const struct journal *j, uint64_t at)
+{
+	return (uint64_t)j->turn << TURN_SHIFT | at;
+}
+
 /* Records are padded, so that one begins where the header of one fits. */
 static uint64_t
 record_size(uint32_t length)
@@ -264,6 +274,7 @@ forget(struct journal *j)
 
 	close_fd(&j->fd); /* and its locks */
 	close_ends(j);
+	j->turn++;
 	if (j->unsynced > 0)
 		j->unsynced = JOURNAL_NEVER;
 	errno = e;
@@ -417,8 +428,8 @@ of_queue(const struct log *l, uint64_t ino, size_t *n)
  * .sync
  */
 
-/* Open .sync. Returns whether it is this log's. */
-static bool
+/* Open .sync: 1; 0 if it is missing, or not this log's; -1 if that cannot be told now. */
+static int
 open_ends(struct spool *sp, int flags)
 {
 	struct journal *j = &sp->journal;
@@ -427,15 +438,20 @@ open_ends(struct spool *sp, int flags)
 	close_ends(j);
 	j->sync_fd =
 	    openat(sp->rootfd, ".sync", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags, 0600);
-	if (j->sync_fd == -1 || (flags != 0 && write_zeros(j->sync_fd, HEADER_SIZE) == -1) ||
-	    fstat(j->sync_fd, &st) == -1 || st.st_size < HEADER_SIZE)
-		return false;
+	if (j->sync_fd == -1)
+		return errno == ENOENT || is_foreign(errno) ? 0 : -1;
+	if ((flags != 0 && write_zeros(j->sync_fd, HEADER_SIZE) == -1) ||
+	    fstat(j->sync_fd, &st) == -1)
+		return -1;
+	if (st.st_size < HEADER_SIZE)
+		return 0;
 	j->ends = os_map_shared(j->sync_fd, sizeof *j->ends);
-	return j->ends != NULL && j->ends->id == j->id;
+	return j->ends == NULL ? -1 : j->ends->id == j->id;
 }
 
 /* With the append lock held: make .sync from the log. A new file, never another log's: of that
- * somebody may still be about to write to it. */
+ * somebody may still be about to write to it. Whether a flush of what is in the log has failed only
+ * the old one knew. */
 static int
 make_ends(struct spool *sp)
 {
@@ -452,6 +468,7 @@ make_ends(struct spool *sp)
 	free_log(&l);
 	j->ends->tail = j->ends->synced = h.tail;
 	j->ends->end = l.end;
+	j->ends->failed = l.end != h.tail;
 	j->ends->mount = os_mount_id(sp->rootfd);
 	j->ends->id = h.id;
 	return 0;
@@ -471,9 +488,11 @@ static int
 see_ends(struct spool *sp)
 {
 	struct journal *j = &sp->journal;
+	int r = 1;
 
-	if ((j->ends == NULL || j->ends->id != j->id || !is_linked(j->sync_fd)) &&
-	    !open_ends(sp, 0) && make_ends(sp) == -1)
+	if (j->ends == NULL || j->ends->id != j->id || !is_linked(j->sync_fd))
+		r = open_ends(sp, 0);
+	if (r == -1 || (r == 0 && make_ends(sp) == -1))
 		return -1;
 	j->has_failed = j->ends->failed;
 	return j->has_failed ? -1 : 0;
@@ -486,29 +505,30 @@ see_ends(struct spool *sp)
 /* On overlayfs with layers on several file systems a directory has another inode number at each
  * mount, perhaps that of another queue. There files are on another device than directories. */
 static bool
-keeps_inodes(const struct spool *sp)
+keeps_inodes(const struct spool *sp, const struct stat *st)
 {
-	struct stat st;
-
-	return fstat(sp->journal.fd, &st) == 0 && st.st_dev == sp->dev;
+	return st->st_dev == sp->dev;
 }
 
 static int
 open_file(struct spool *sp, int flags)
 {
 	struct journal *j = &sp->journal;
-	struct stat st;
+	struct stat st, plain;
 
 	j->fd = openat(sp->rootfd, ".journal", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags,
 	               0600);
-	if (j->fd != -1 &&
-	    (os_stat(j->fd, "", &st) == -1 || !S_ISREG(st.st_mode) || !keeps_inodes(sp))) {
-		forget(j);
-		errno = ENXIO;
-	}
-	if (j->fd != -1)
+	if (j->fd == -1)
+		return -1;
+	bool looked = os_stat(j->fd, "", &st) == 0 && fstat(j->fd, &plain) == 0;
+	if (looked && S_ISREG(st.st_mode) && keeps_inodes(sp, &plain)) {
 		j->dev = st.st_dev;
-	return j->fd;
+		return j->fd;
+	}
+	if (looked)
+		errno = ENXIO;
+	forget(j);
+	return -1;
 }
 
 static bool
@@ -517,17 +537,48 @@ is_usable(struct spool *sp)
 	return sp->boot[0] != '-'; /* else a reboot would go unnoticed */
 }
 
-/* Use the open file, if it is a log of this boot and mount. */
-static bool
-adopt(struct spool *sp)
-{
-	struct header h;
+/* What the open file is. */
+enum kind {
+	KIND_UNKNOWN, /* see errno */
+	KIND_NO_LOG,  /* not one of this spool's */
+	KIND_LOG,     /* of this boot and mount */
+	KIND_OLD_LOG, /* of another: what is in it may be missing in the spool */
+};
 
-	if (read_header(sp, sp->journal.fd, &h) == -1 ||
-	    memcmp(h.boot, sp->boot, sizeof h.boot) != 0 || !os_is_marked(sp->journal.fd))
-		return false;
-	sp->journal.id = h.id;
-	return true;
+/* Use the open file, if it is KIND_LOG. Fills *h, but for the first two. */
+static enum kind
+adopt(struct spool *sp, struct header *h)
+{
+	if (read_header(sp, sp->journal.fd, h) == -1)
+		return errno == EINVAL ? KIND_NO_LOG : KIND_UNKNOWN;
+	if (memcmp(h->boot, sp->boot, sizeof h->boot) != 0 || !os_is_marked(sp->journal.fd))
+		return KIND_OLD_LOG;
+	sp->journal.id = h->id;
+	return KIND_LOG;
+}
+
+/* With LOCK_CHECKPOINT held: the same of a log that may only look as if it were another mount's. Its
+ * inode was not in use for a while, and the kernel has forgotten it; or it cannot be marked. */
+static enum kind
+recognise(struct spool *sp, struct header *h)
+{
+	struct journal *j = &sp->journal;
+	enum kind kind = adopt(sp, h);
+	uint64_t mount;
+
+	if (kind != KIND_OLD_LOG || memcmp(h->boot, sp->boot, sizeof h->boot) != 0)
+		return kind;
+	j->id = h->id;
+	if (!os_can_mark(j->fd))
+		return KIND_LOG;
+	mount = os_mount_id(sp->rootfd);
+	int r = mount == 0 ? 0 : open_ends(sp, 0);
+	if (r != 1)
+		return r == 0 ? KIND_OLD_LOG : KIND_UNKNOWN;
+	if (j->ends->mount != mount)
+		return KIND_OLD_LOG;
+	os_mark(j->fd);
+	return KIND_LOG;
 }
 
 /*
@@ -538,6 +589,7 @@ static bool
 find(struct spool *sp)
 {
 	struct journal *j = &sp->journal;
+	struct header h;
 	uint64_t now;
 
 	if (j->fd != -1)
@@ -551,7 +603,7 @@ find(struct spool *sp)
 	}
 	if (open_file(sp, 0) == -1)
 		return false;
-	if (!adopt(sp))
+	if (adopt(sp, &h) != KIND_LOG)
 		forget(j);
 	return j->fd != -1;
 }
@@ -567,8 +619,10 @@ begin_anew(struct spool *sp)
 	if (os_random(&id, sizeof id) == -1 || ftruncate(j->fd, (off_t)FILE_SIZE) == -1)
 		return -1;
 	if (write_zeros(j->fd, FILE_SIZE) == -1 || fsync(j->fd) == -1 || fsync(sp->rootfd) == -1 ||
-	    write_header(sp, id, 0) == -1)
+	    write_header(sp, id, 0) == -1) {
+		(void)!ftruncate(j->fd, 0); /* the disk is full: give it back */
 		return -1;
+	}
 	os_mark(j->fd);
 	j->id = id;
 	return 0;
@@ -616,7 +670,7 @@ append_locked(struct spool *sp, char *buf, struct record *r, bool *full)
 	if (write_ring(j, buf, size, r->at) == -1)
 		return 0;
 	j->ends->end = r->at + size;
-	return r->at + size;
+	return to_position(j, r->at + size);
 }
 
 static uint64_t
@@ -752,8 +806,9 @@ journal_flush(struct spool *sp, uint64_t at)
 {
 	struct journal *j = &sp->journal;
 
-	if (at == JOURNAL_NEVER || j->ends == NULL)
+	if (at == JOURNAL_NEVER || j->ends == NULL || at >> TURN_SHIFT != j->turn)
 		return -1;
+	at -= to_position(j, 0);
 	while (j->ends->synced < at) {
 		uint32_t flushes = j->ends->flushes;
 		if (try_lock(j, LOCK_FLUSH)) {
@@ -788,7 +843,10 @@ open_number(int dirfd, int claimfd, uint64_t number, int flags)
 	int fd;
 
 	message_name(name, number);
-	if ((fd = openat(dirfd, name, flags)) == -1 && (fd = openat(claimfd, name, flags)) == -1)
+	fd = openat(dirfd, name, flags);
+	if (fd == -1 && errno == ENOENT)
+		fd = openat(claimfd, name, flags);
+	if (fd == -1 && errno == ENOENT)
 		fd = openat(dirfd, name, flags);
 	return fd;
 }
@@ -804,12 +862,18 @@ sync_queue(int dirfd, const struct log *l, bool flushed, size_t *alive)
 	int r = os_stat(dirfd, "", &st), claimfd = openat(dirfd, ".claim", dir_flags);
 	const struct entry *e = of_queue(l, r == 0 && st.st_dev == l->dev ? st.st_ino : 0, &n);
 
+	if (claimfd == -1 && errno != ENOENT)
+		++*alive; /* so that all is flushed */
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		if (e[i].type != RECORD_PUSH || e[i].at >= l->mid)
 			continue;
 		int fd = open_number(dirfd, claimfd, e[i].number, read_flags);
-		if (fd == -1)
+		if (fd == -1) {
+			if (flushed && errno != ENOENT && errno != EBADF && errno != EAGAIN &&
+			    !is_foreign(errno))
+				r = -1;
 			continue;
+		}
 		r = flushed ? os_was_written(fd) : fsync(fd);
 		close(fd);
 		--*alive;
@@ -852,10 +916,18 @@ static int
 checkpoint(struct spool *sp)
 {
 	struct journal *j = &sp->journal;
-	uint64_t tail = j->ends->tail, end = j->ends->end;
+	uint64_t tail = 0, end = 0;
 	struct log l;
-	int r;
 
+	/* It may have failed meanwhile, or be another process's new one. */
+	if (lock_append(j) == -1)
+		return -1;
+	int r = see_ends(sp);
+	if (r == 0)
+		tail = j->ends->tail, end = j->ends->end;
+	unlock_append(j);
+	if (r == -1 || !is_current(j))
+		return -1;
 	if (end - tail <= RING_SIZE / 2)
 		return 0;
 	if (read_log(j, j->id, tail, end, &l) == -1)
@@ -963,10 +1035,9 @@ restore(struct queue *q, const struct entry *e)
 		return -1;
 	if (claimed == FOUND_SAME && waiting != FOUND_SAME)
 		return clear_place(q, q->dirfd, name, waiting); /* an orphan, which comes back */
-	if (clear_place(q, q->claimfd, name, claimed) == -1 || waiting == FOUND_SAME)
-		return waiting == FOUND_SAME ? 0 : -1;
-	if (clear_place(q, q->dirfd, name, waiting) == -1)
-		return -1;
+	if (waiting == FOUND_SAME)
+		return clear_place(q, q->claimfd, name, claimed);
+	/* Who does this again must find that there is something to do until all is done. */
 	unlinkat(q->tmpfd, tmp, 0);
 	fd = openat(q->tmpfd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd == -1)
@@ -975,7 +1046,13 @@ restore(struct queue *q, const struct entry *e)
 	if (r == 0)
 		r = fsync(fd);
 	close(fd);
-	return r == 0 ? os_rename_noreplace(q->tmpfd, tmp, q->dirfd, name) : -1;
+	if (r == -1 || clear_place(q, q->claimfd, name, claimed) == -1)
+		return -1;
+	if (waiting == FOUND_TORN)
+		return renameat(q->tmpfd, tmp, q->dirfd, name);
+	if (clear_place(q, q->dirfd, name, waiting) == -1)
+		return -1;
+	return os_rename_noreplace(q->tmpfd, tmp, q->dirfd, name);
 }
 
 static int
@@ -1024,25 +1101,34 @@ remove_overwritten(void *arg, int dirfd, uint64_t number, const char *name)
 	return e != NULL && e->type == RECORD_TAKE ? unlinkat(dirfd, name, 0) : 0;
 }
 
+/* As queue_find. What is not ours and has nothing in the log must not keep all others from being
+ * used. */
 static int
-replay_queue(struct spool *sp, const char *name, const struct log *l, bool remounted)
+find_queue(struct spool *sp, const char *name, const struct log *l, struct queue **q)
+{
+	struct stat st;
+	size_t n;
+	int r = queue_find(sp, name, false, q);
+
+	if (r != -1 || !is_foreign(errno))
+		return r;
+	int e = errno;
+	bool ours = fstatat(sp->rootfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1 ||
+	            (of_queue(l, st.st_ino, &n), n > 0);
+	errno = e;
+	return ours ? -1 : 0;
+}
+
+static int
+replay_queue(struct spool *sp, const char *name, const struct log *l, bool distrust)
 {
 	struct queue *q;
 	size_t n;
-	struct stat st;
-	int r = queue_find(sp, name, false, &q);
+	int r = find_queue(sp, name, l, &q);
 
-	if (r == -1) {
-		/* What is not ours and has nothing in the log must not keep all others from being used. */
-		int e = errno;
-		bool ours = fstatat(sp->rootfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1 ||
-		            (of_queue(l, st.st_ino, &n), n > 0);
-		errno = e;
-		return ours || (e != EACCES && e != EPERM && !is_foreign(e)) ? -1 : 0;
-	}
 	if (r != 1)
 		return r;
-	if (remounted && queue_distrust(q) == -1)
+	if (distrust && queue_distrust(q) == -1)
 		return -1;
 	const struct entry *e = of_queue(l, q->dev == l->dev ? q->dir_ino : 0, &n);
 	if (n == 0)
@@ -1065,7 +1151,8 @@ static int
 replay(struct spool *sp, const struct header *h)
 {
 	struct log l;
-	bool remounted = memcmp(h->boot, sp->boot, sizeof h->boot) == 0;
+	/* Is there a .state that was made without the log? */
+	bool distrust = sp->journal.passed_over || memcmp(h->boot, sp->boot, sizeof h->boot) == 0;
 	char **names;
 	uint64_t id;
 	int r = 0;
@@ -1075,7 +1162,7 @@ replay(struct spool *sp, const struct header *h)
 		return -1;
 	names = spool_list(sp);
 	for (size_t i = 0; names != NULL && r == 0 && names[i] != NULL; i++)
-		r = replay_queue(sp, names[i], &l, remounted);
+		r = replay_queue(sp, names[i], &l, distrust);
 	int e = errno;
 	if (names == NULL)
 		r = -1;
@@ -1090,54 +1177,37 @@ replay(struct spool *sp, const struct header *h)
 	return 0;
 }
 
-/* With LOCK_CHECKPOINT held: does the log only look as if it were another mount's? Its inode was not
- * in use for a while, and the kernel has forgotten it; or it cannot be marked. */
-static bool
-is_of_this_mount(struct spool *sp, const struct header *h)
-{
-	struct journal *j = &sp->journal;
-	uint64_t mount = os_mount_id(sp->rootfd);
-
-	if (memcmp(h->boot, sp->boot, sizeof h->boot) != 0)
-		return false;
-	j->id = h->id;
-	if (!os_can_mark(j->fd))
-		return true;
-	if (mount == 0 || !open_ends(sp, 0) || j->ends->mount != mount)
-		return false;
-	os_mark(j->fd);
-	return true;
-}
-
 int
 journal_open(struct spool *sp)
 {
 	struct journal *j = &sp->journal;
 	struct header h;
-	int r = 0;
 
-	if (!is_usable(sp))
+	if (!is_usable(sp) || j->fd != -1)
 		return 0;
 	if (open_file(sp, 0) == -1) {
-		/* None, or a read-only file system, or what an operator did. Anything else passes. */
-		bool none = errno == ENOENT || errno == EROFS || errno == EACCES ||
-		            errno == EPERM || errno == ELOOP || errno == EISDIR || errno == ENXIO;
-		return none ? 0 : -1;
+		/* There is none; or an operator has done something to it. */
+		if (errno == ENOENT || is_foreign(errno)) {
+			j->passed_over = false;
+			return 0;
+		}
+		/* Nothing can be pushed or taken here until it is writable again. */
+		j->passed_over = errno == EROFS;
+		return j->passed_over ? 0 : -1;
 	}
-	if (adopt(sp))
-		return 0;
-	if (lock_byte(j, LOCK_CHECKPOINT, F_WRLCK, F_SETLKW) == -1)
-		r = -1;
-	else if (!adopt(sp)) {
-		if (read_header(sp, j->fd, &h) == 0)
-			r = is_of_this_mount(sp, &h) ? 0 : replay(sp, &h);
-		else
-			r = errno == EINVAL ? 1 : -1; /* 1: no log of this spool's */
+	enum kind kind = adopt(sp, &h);
+	if (kind == KIND_OLD_LOG) {
+		kind = KIND_UNKNOWN;
+		if (lock_byte(j, LOCK_CHECKPOINT, F_WRLCK, F_SETLKW) == 0)
+			kind = recognise(sp, &h);
+		if (kind == KIND_OLD_LOG)
+			kind = replay(sp, &h) == 0 ? KIND_LOG : KIND_UNKNOWN;
+		unlock(j, LOCK_CHECKPOINT);
 	}
-	unlock(j, LOCK_CHECKPOINT);
-	if (r != 0)
+	if (kind != KIND_LOG)
 		forget(j);
-	return r == -1 ? -1 : 0;
+	j->passed_over = j->passed_over && kind == KIND_UNKNOWN;
+	return kind == KIND_UNKNOWN ? -1 : 0;
 }
 
 /* The ends of the log `id` as .sync has them. Returns 1; 0 if that is of no use; or -1. */
@@ -1246,7 +1316,7 @@ rescue_queue(struct spool *sp, const char *name, const struct log *l)
 	const struct entry *e;
 	struct queue *q;
 	size_t n;
-	int r = queue_find(sp, name, false, &q);
+	int r = find_queue(sp, name, l, &q);
 
 	if (r != 1)
 		return r;
@@ -1287,12 +1357,45 @@ rescue(struct spool *sp)
 	return r;
 }
 
+/* With LOCK_CHECKPOINT held: make the open file a log that can be used. 0 or -1. */
+static int
+make_log(struct spool *sp)
+{
+	struct journal *j = &sp->journal;
+	struct header h;
+	struct stat st;
+	int r = -1;
+
+	switch (recognise(sp, &h)) {
+	case KIND_LOG:
+		r = open_ends(sp, 0);
+		if (r == -1 || r == 0 || !j->ends->failed)
+			return r == -1 ? -1 : 0;
+		if (rescue(sp) == -1)
+			return -1;
+		break;
+	case KIND_OLD_LOG: /* it was hidden when we opened the spool */
+		j->passed_over = true;
+		return -1;
+	case KIND_NO_LOG:
+		/* What has a second name was put there, and is somebody's. */
+		if (fstat(j->fd, &st) == -1 || st.st_nlink != 1)
+			return -1;
+		if (st.st_size == 0)
+			return begin_anew(sp);
+		break;
+	case KIND_UNKNOWN:
+		return -1;
+	}
+	/* Messages may depend on what was in it. */
+	return os_syncfs(sp->rootfd) == -1 ? -1 : begin_anew(sp);
+}
+
 void
 journal_make(struct spool *sp)
 {
 	struct journal *j = &sp->journal;
-	struct stat st;
-	bool ours, failed;
+	struct header h;
 
 	if (j->fd != -1 || !is_usable(sp) || os_monotonic_ms() < j->make_ms)
 		return;
@@ -1300,23 +1403,11 @@ journal_make(struct spool *sp)
 	if (open_file(sp, O_CREAT) == -1)
 		return;
 	if (try_lock(j, LOCK_CHECKPOINT)) {
-		ours = adopt(sp);
-		failed = ours && open_ends(sp, 0) && j->ends->failed;
-		/* An empty one is new. Messages may depend on any other: see to them first. And what
-		 * has a second name was put there, and is somebody's. */
-		if (ours && !failed)
-			;
-		else if (fstat(j->fd, &st) == -1 || (!ours && st.st_nlink != 1) ||
-		         (failed && rescue(sp) == -1) ||
-		         (st.st_size > 0 && os_syncfs(sp->rootfd) == -1))
-			forget(j);
-		else if (begin_anew(sp) == -1) {
-			(void)!ftruncate(j->fd, 0); /* the disk is full: give it back */
-			forget(j);
-		}
-		if (j->fd != -1)
+		if (make_log(sp) == 0)
 			unlock(j, LOCK_CHECKPOINT);
-	} else if (!adopt(sp)) {
+		else
+			forget(j);
+	} else if (adopt(sp, &h) != KIND_LOG) {
 		forget(j); /* somebody is making it */
 	}
 	j->has_failed = j->has_failed && j->fd == -1;

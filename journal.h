@@ -25,13 +25,16 @@ struct journal {
 	uint64_t look_ms;         /* not to be looked for before */
 	uint64_t make_ms;         /* not to be made before */
 	bool is_long;             /* it is time for a checkpoint */
+	bool passed_over;         /* there is one that was not replayed: journal_open again */
+	uint8_t turn;             /* counts the logs that were used */
 	bool has_failed;          /* it is time for journal_make: nothing is logged until then */
 };
 
 /*
- * Of an opened spool: look for the log, once, and if the system was rebooted, or the file system
- * mounted again, since it was written replay it first. Returns 0; -1 with errno if that failed: then messages may be missing
- * that were acknowledged, and the spool must not be used.
+ * Of an opened spool: look for the log, and if the system was rebooted, or the file system mounted
+ * again, since it was written replay it first. Returns 0; -1 with errno if that failed: then messages
+ * may be missing that were acknowledged, and the spool must not be used. To be called before anything
+ * else, once, and again while `passed_over` is set.
  */
 int journal_open(struct spool *sp);
 void journal_close(struct spool *sp);

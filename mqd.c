@@ -653,18 +653,18 @@ write_pid_file(const char *path)
 	return false;
 }
 
-/* A path that means the same in another directory. */
-static const char *
-absolute(const char *path)
-{
-	char here[PATH_MAX], *whole;
+#define WHOLE_MAX (2 * (size_t)PATH_MAX)
 
+/* A path that means the same in another directory; in `whole`, if need be, of WHOLE_MAX. */
+static const char *
+absolute(const char *path, char *whole)
+{
 	if (path == NULL || path[0] == '/')
 		return path;
-	if (getcwd(here, sizeof here) == NULL ||
-	    (whole = malloc(strlen(here) + 1 + strlen(path) + 1)) == NULL)
+	if (getcwd(whole, PATH_MAX) == NULL)
 		die_system(path);
-	sprintf(whole, "%s/%s", here, path);
+	size_t n = strlen(whole);
+	snprintf(whole + n, WHOLE_MAX - n, "/%s", path);
 	return whole;
 }
 
@@ -681,9 +681,10 @@ listen_and_serve(struct options *o)
 	bind_all(&l, o, &who);
 	if (o->background) {
 		/* Not before: an address of a Unix socket may be too long when it is absolute. */
-		o->socket_path = absolute(o->socket_path);
-		o->spool = absolute(o->spool);
-		o->pid_path = absolute(o->pid_path);
+		static char paths[3][WHOLE_MAX];
+		o->socket_path = absolute(o->socket_path, paths[0]);
+		o->spool = absolute(o->spool, paths[1]);
+		o->pid_path = absolute(o->pid_path, paths[2]);
 	}
 	if ((o->pid_path == NULL || write_pid_file(o->pid_path)) && become(&who))
 		status = serve_many(o, &l);

@@ -209,19 +209,26 @@ os_openat_noatime(int dirfd, const char *name, int flags, mode_t mode)
 	return openat(dirfd, name, flags, mode);
 }
 
-void
+int
 os_boot_id(char *id)
 {
+	int r = 0;
+
 	memset(id, '-', OS_BOOT_ID_LEN);
 #if defined(__linux__) && !defined(MQ_PORTABLE)
 	char text[OS_BOOT_ID_LEN];
 	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
 	if (fd == -1)
-		return;
-	if (read(fd, text, sizeof text) == (ssize_t)sizeof text)
+		return errno == ENOENT || errno == EACCES || errno == EPERM ? 0 : -1;
+	ssize_t n = read(fd, text, sizeof text);
+	if (n == (ssize_t)sizeof text)
 		memcpy(id, text, sizeof text);
+	r = n == -1 ? -1 : 0;
+	int e = errno;
 	close(fd);
+	errno = e;
 #endif
+	return r;
 }
 
 #if defined(F_SETLEASE) && !defined(MQ_PORTABLE)

@@ -43,8 +43,8 @@ int os_stat(int dirfd, const char *path, struct stat *st);
 int os_openat_noatime(int dirfd, const char *name, int flags, mode_t mode);
 
 /* The identity of this boot of the kernel, OS_BOOT_ID_LEN characters without a NUL; all
- * '-' where the system has none, and then a reboot goes unnoticed. */
-void os_boot_id(char *id);
+ * '-' where the system has none, and then a reboot goes unnoticed. 0; or -1 if it cannot be told now. */
+int os_boot_id(char *id);
 
 /*
  * Keep everybody else from having the file `fd` open, which must be open for writing: a lease.

@@ -47,7 +47,7 @@ spool_at(const char *dir, enum spool_sync sync)
 	sp->configured = false;
 	config_merge(&sp->config, &sp->config_file, NULL);
 	sp->pid = getpid();
-	os_boot_id(sp->boot);
+	sp->knows_boot = os_boot_id(sp->boot) == 0;
 	return sp;
 }
 
@@ -103,6 +103,9 @@ spool_dirfd(struct spool *sp)
 	if (sp->rootfd != -1)
 		return sp->rootfd;
 	sp->refused = false;
+	sp->knows_boot = sp->knows_boot || os_boot_id(sp->boot) == 0;
+	if (!sp->knows_boot) /* there may have been a reboot */
+		return -1;
 	sp->rootfd = open(sp->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (sp->rootfd != -1 && (check_place(sp) == -1 || journal_open(sp) == -1)) {
 		int e = errno;
@@ -508,6 +511,8 @@ look_at_spool(struct spool *sp)
 static const struct config *
 common_config(struct spool *sp)
 {
+	if (spool_config_known(sp) == -1)
+		sp->configured = false;
 	if (spool_dirfd(sp) != -1 && look_is_due(&sp->configured, &sp->looked))
 		look_at_spool(sp);
 	return &sp->config;
@@ -521,6 +526,8 @@ queue_config(struct queue *q)
 	/* The very first command has looked at that already, if it looks at it at all. */
 	bool just_looked = !q->configured && sp->configured && sp->looked == 0;
 
+	if (queue_config_known(q) == -1)
+		q->configured = just_looked = false;
 	if (look_is_due(&q->configured, &q->looked)) {
 		bool fresh = sp->looked != 0 && q->looked - sp->looked < FRESH_MS;
 		if (!just_looked && !fresh) {
@@ -532,6 +539,22 @@ queue_config(struct queue *q)
 		config_merge(&q->config, &sp->config_file, &q->config_file);
 	}
 	return &q->config;
+}
+
+int
+spool_config_known(const struct spool *sp)
+{
+	errno = sp->config_file.error;
+	return errno == 0 ? 0 : -1;
+}
+
+int
+queue_config_known(const struct queue *q)
+{
+	if (spool_config_known(q->spool) == -1)
+		return -1;
+	errno = q->config_file.error;
+	return errno == 0 ? 0 : -1;
 }
 
 const struct config *
@@ -630,7 +653,9 @@ list_number(void *arg, int dirfd, uint64_t number, const char *name)
 		l->lowest = number;
 	if (number > l->highest)
 		l->highest = number;
-	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode)) {
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1)
+		return errno == ENOENT ? 0 : -1;
+	if (S_ISREG(st.st_mode)) {
 		l->waiting++;
 		l->bytes += body_bytes(&st);
 	}
@@ -839,11 +864,10 @@ sweep_overwritten(struct sweeper *sw, int fd, int dirfd, const char *name, uint6
 		return;
 	}
 	enum claim_result r = sw->mend_ranges ? CLAIM_DAMAGED : claim_check(q->spool, &c, other);
-	if (r == CLAIM_DAMAGED)
-		queue_set_aside(q, dirfd, name);
-	else if (r == CLAIM_GOT && os_rename_noreplace(dirfd, name, q->dirfd, place) == 0)
+	if (r == CLAIM_GOT)
 		sw->returned++;
-	else
+	if (r == CLAIM_ERROR || (r == CLAIM_DAMAGED && queue_set_aside(q, dirfd, name) == -1) ||
+	    (r == CLAIM_GOT && os_rename_noreplace(dirfd, name, q->dirfd, place) == -1))
 		sw->error = errno;
 }
 
@@ -857,7 +881,11 @@ sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
 	if (fd == -1)
 		fd = openat(dirfd, name, read_flags); /* a file of an operator's */
 	if (fd == -1) {
-		if (errno != ENOENT && !is_foreign(errno) && !is_damage(errno))
+		/* What cannot be opened for good would keep all others from being used. */
+		bool passes = !is_damage(errno) && errno != ENOENT && errno != EAGAIN &&
+		              !is_foreign(errno); /* EAGAIN: as in sync_file */
+		if (passes || (!sw->mend_ranges && is_damage(errno) &&
+		               queue_set_aside(sw->queue, dirfd, name) == -1))
 			sw->error = errno;
 		return 0;
 	}
@@ -866,7 +894,7 @@ sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
 	int owned = file_own(fd), looked = fstat(fd, &st);
 	if (owned == -1 || looked == -1)
 		sw->error = errno;
-	if (owned != 1 || looked == -1 || st.st_nlink == 0) {
+	if (owned != 1 || looked == -1 || st.st_nlink == 0 || !S_ISREG(st.st_mode)) {
 		close(fd);
 		return 0;
 	}
@@ -1087,8 +1115,12 @@ queue_lock(struct spool *sp, const char *name, bool create, struct queue **qp)
 	while ((r = queue_find(sp, name, create, &q)) == 1) {
 		if (flock_wait(q->statefd) == -1)
 			return -1;
-		if (os_stat(sp->rootfd, q->state_path, &st) == 0 && st.st_ino == q->ino &&
-		    st.st_dev == q->dev) {
+		bool looked = os_stat(sp->rootfd, q->state_path, &st) == 0;
+		if (!looked && errno != ENOENT && errno != ENOTDIR && errno != ELOOP) {
+			queue_unlock(q);
+			return -1;
+		}
+		if (looked && st.st_ino == q->ino && st.st_dev == q->dev) {
 			if (queue_load(q) == 0) {
 				*qp = q;
 				return 1;
@@ -1110,9 +1142,13 @@ queue_relock(struct queue *q)
 	for (;;) {
 		if (flock_wait(q->statefd) == -1)
 			return -1;
-		if (os_stat(q->dirfd, ".state", &st) == 0 && st.st_ino == q->ino &&
-		    st.st_dev == q->dev)
+		bool looked = os_stat(q->dirfd, ".state", &st) == 0;
+		if (looked && st.st_ino == q->ino && st.st_dev == q->dev)
 			break;
+		if (!looked && errno != ENOENT) {
+			queue_unlock(q);
+			return -1;
+		}
 		int old = q->statefd;
 		q->statefd = -1; /* open_state may fail before it has another */
 		if (open_state(q) == -1) {

@@ -62,7 +62,14 @@ serve_terminate(void)
 static const char *
 refused_now(enum config_status status)
 {
-	switch (spool_config(conn.spool, NULL)->status) {
+	const struct config *config = spool_config(conn.spool, NULL);
+
+	if (spool_config_known(conn.spool) == -1) {
+		static char refusal[96];
+		snprintf(refusal, sizeof refusal, "SERVER_ERROR .config: %s", strerror(errno));
+		return refusal;
+	}
+	switch (config->status) {
 	case STATUS_READONLY:
 		return status <= STATUS_READONLY ? "SERVER_ERROR readonly" : NULL;
 	case STATUS_QUIESCENT:

@@ -95,11 +95,12 @@ make_tmp(struct push *p, struct queue *q, bool locked)
 			break;
 		/* A sweeper may have found it before it was owned. */
 		int owned = file_own(p->fd);
-		if (owned == 1 && fstat(p->fd, &st) == 0 && st.st_nlink > 0)
+		int looked = owned == 1 ? fstat(p->fd, &st) : 0;
+		if (owned == 1 && looked == 0 && st.st_nlink > 0)
 			break;
 		int e = errno;
 		close_fd(&p->fd);
-		if (owned == -1) { /* a file system without locks */
+		if (owned == -1 || looked == -1) { /* a file system without locks, say */
 			unlinkat(q->tmpfd, p->name, 0);
 			errno = e;
 			return -1;
@@ -398,9 +399,13 @@ queue_accepts(struct spool *sp, const char *queue, uint64_t length)
 	if (fits_alone(spool_config(sp, queue), length))
 		return true;
 	/* The handle may be that of a queue which was deleted, and had another limit. */
-	if (queue_lock(sp, queue, false, &q) == 1)
+	int r = queue_lock(sp, queue, false, &q);
+	if (r == -1)
+		return true; /* whoever pushes will say why not */
+	if (r == 1)
 		queue_unlock(q);
-	return fits_alone(spool_config(sp, queue), length);
+	const struct config *c = spool_config(sp, queue);
+	return (r == 1 && queue_config_known(q) == -1) || fits_alone(c, length);
 }
 
 /* Messages that were removed by hand at the head count until somebody comes past. */
@@ -425,6 +430,12 @@ pass_missing(struct queue *q)
 		queue_recount(q);
 }
 
+static bool
+has_limits(const struct config *c)
+{
+	return c->max_items != 0 || c->max_bytes != 0 || c->max_item_size != 0;
+}
+
 /* With the lock held: do the limits let a message of that length in? */
 static bool
 may_enter(struct queue *q, uint64_t length)
@@ -432,14 +443,10 @@ may_enter(struct queue *q, uint64_t length)
 	const struct config *c = &q->config;
 	struct state *s = &q->state;
 
-	if (!q->configured)
-		queue_config(q); /* the handle is a new one since push_commit looked */
-	if (c->max_items == 0 && c->max_bytes == 0 && c->max_item_size == 0)
+	if (!has_limits(c))
 		return true;
 	if (!fits_alone(c, length))
 		return false;
-	if (s->stale)
-		queue_recount(q); /* as long as that may take: it is rare, and they are exact */
 	if (has_room_for(q, 1, length))
 		return true;
 	if (c->discard_old) /* only what waits can make room */
@@ -456,7 +463,7 @@ discard_oldest(struct queue *q, uint64_t newest)
 {
 	struct state *s = &q->state;
 
-	while (q->config.discard_old && !has_room_for(q, 0, 0)) {
+	while (q->config.discard_old && !s->stale && !has_room_for(q, 0, 0)) {
 		uint64_t n = state_candidate(s, 0);
 		if (n >= newest)
 			break;
@@ -644,6 +651,12 @@ enter(struct push *p, struct queue *q, uint32_t flags)
 	enum entered done = ENTER_FULL;
 	uint64_t delay;
 
+	if (!q->configured)
+		queue_config(q); /* the handle is a new one since push_commit looked */
+	if (queue_config_known(q) == -1)
+		return ENTER_ERROR;
+	if (q->state.stale && has_limits(&q->config) && queue_recount(q) == -1)
+		return ENTER_ERROR;
 	if (may_enter(q, p->length)) {
 		delay = delay_of(p, &q->config);
 		if (delay > 0 && delay_open(q, delay, &out->place) == -1)

@@ -54,6 +54,7 @@ struct spool {
 	ino_t refusal; /* the directory of which that was told last */
 	pid_t pid;     /* of the process that uses it: a spool is not to be taken across a fork */
 	char boot[OS_BOOT_ID_LEN];
+	bool knows_boot;
 	unsigned long uses, tmp_count;
 	size_t nqueues; /* handles that were ever used; pages of the others are not even touched */
 	struct journal journal;
@@ -132,6 +133,8 @@ int queue_find(struct spool *sp, const char *name, bool create, struct queue **q
 /* The settings of a queue, looked at again if that is more than a second ago; what is wrong in them
  * is told, so not with the lock held. q->config has what was found last. */
 const struct config *queue_config(struct queue *q);
+/* Is q->config what the files say? 0; or -1 with errno: they could not be read, and never were. */
+int queue_config_known(const struct queue *q);
 
 /* By the settings of its queue, and the wall clock. */
 bool queue_has_expired(const struct message *m, const struct config *c);

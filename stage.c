@@ -167,7 +167,7 @@ stage_read(int dirfd, const char *name, struct message *m, uint32_t *crc)
 	return r;
 }
 
-bool
+int
 stage_is_pushed(struct spool *sp, const char *queue, int dirfd, const char *name)
 {
 	char line[MESSAGE_HEADER_LEN], path[QUEUE_NAME_MAX + MESSAGE_NAME_LEN + 2];
@@ -176,17 +176,41 @@ stage_is_pushed(struct spool *sp, const char *queue, int dirfd, const char *name
 	struct message m;
 	uint32_t crc;
 
-	bool linked = fd != -1 && fstat(fd, &here) == 0 && here.st_nlink > 1 &&
-	              pread(fd, line, sizeof line, 0) == (ssize_t)sizeof line &&
-	              message_read_header(line, &m, &crc) == 0;
-	close_fd(&fd);
-	if (!linked)
-		return false;
+	if (fd == -1)
+		return errno == ENOENT ? 0 : -1;
+	ssize_t n = fstat(fd, &here) == -1 ? -1 : pread(fd, line, sizeof line, 0);
+	int e = errno;
+	close(fd);
+	errno = e;
+	if (n == -1)
+		return -1;
+	if (here.st_nlink == 1 || n != (ssize_t)sizeof line ||
+	    message_read_header(line, &m, &crc) == -1)
+		return 0;
 	/* The header got its number before the link; other links are an operator's. */
 	snprintf(path, sizeof path, "%s/%016" PRIu64, queue, m.number);
-	return fstatat(spool_dirfd(sp), path, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
-	       here.st_dev == there.st_dev && here.st_ino == there.st_ino &&
-	       unlinkat(dirfd, name, 0) == 0;
+	if (fstatat(spool_dirfd(sp), path, &there, AT_SYMLINK_NOFOLLOW) == -1)
+		return errno == ENOENT ? 0 : -1;
+	if (here.st_dev != there.st_dev || here.st_ino != there.st_ino)
+		return 0;
+	return unlinkat(dirfd, name, 0) == 0 ? 1 : -1;
+}
+
+int
+stage_adopt(int dirfd, const char *name)
+{
+	struct message m;
+	struct stat st;
+	uint32_t crc;
+
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return 0;
+	if (errno != ENOENT)
+		return -1;
+	int r = stage_read(dirfd, UNNAMED, &m, &crc);
+	if (r == 1)
+		return renameat(dirfd, UNNAMED, dirfd, name);
+	return r == -1 && errno != EILSEQ ? -1 : 0;
 }
 
 int64_t

@@ -41,8 +41,12 @@ void stage_abort(struct stage *s);
 int stage_read(int dirfd, const char *name, struct message *m, uint32_t *crc);
 
 /* Is it the queue's already? Where the rename that makes a message is a link and an unlink
- * (os_rename_noreplace), a kill between the two leaves both. Then it goes from here. */
-bool stage_is_pushed(struct spool *sp, const char *queue, int dirfd, const char *name);
+ * (os_rename_noreplace), a kill between the two leaves both. Then it goes from here. 1, 0, or -1. */
+int stage_is_pushed(struct spool *sp, const char *queue, int dirfd, const char *name);
+
+/* What a killed process was about to end gets this name, if it is whole, and if there is none of that
+ * name. 0; or -1. */
+int stage_adopt(int dirfd, const char *name);
 
 /* What a stage_begin left that was never ended, which a killed process does: its length, or -1 if
  * there is none. It is removed. */

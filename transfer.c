@@ -78,7 +78,9 @@ add_item(void *arg, int dirfd, uint64_t number, const char *name)
 	struct list *l = arg;
 	struct stat st;
 
-	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1 || !S_ISREG(st.st_mode))
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1)
+		return errno == ENOENT ? 0 : -1;
+	if (!S_ISREG(st.st_mode))
 		return 0;
 	if (l->n == l->room) {
 		l->room = l->room == 0 ? 256 : 2 * l->room;
@@ -137,6 +139,8 @@ list_locked(struct queue *q, struct list *l)
 	delay = r == 0 ? openat(q->dirfd, ".delay", dir_flags) : -1;
 	if (delay != -1)
 		r = dir_each_number(delay, add_second, l);
+	else if (r == 0 && errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
+		r = -1;
 	close_fd(&delay);
 	return r;
 }
@@ -261,9 +265,18 @@ open_waiting(struct queue *q, uint64_t number)
 		if (queue_claim_dir(q) == -1)
 			return -1;
 		fd = openat(q->claimfd, name, read_flags);
-		if (fd != -1 && claim_file(fd, number, &other) == CLAIM_FILE_MESSAGE)
+		if (fd == -1 && errno != ENOENT && errno != EAGAIN) /* under its owner's lease */
+			return -1;
+		enum claim_file kind = CLAIM_FILE_SPENT;
+		if (fd != -1)
+			kind = claim_file(fd, number, &other);
+		if (kind == CLAIM_FILE_MESSAGE)
 			return fd;
+		int e = errno;
 		close_fd(&fd);
+		errno = e;
+		if (kind == CLAIM_FILE_UNREADABLE)
+			return -1;
 	}
 	errno = ENOENT;
 	return -1;
@@ -642,7 +655,11 @@ import_message(struct import *im, const struct tar_member *m, const char *queue,
 	    (number != 0 && said.number != number))
 		refuse("%s: is not a message", m->name);
 	message_name(name, im->index + 1);
-	if (im->index + 1 == im->first && stage_is_pushed(im->spool, queue, im->dirfd, name)) {
+	int pushed =
+	    im->index + 1 != im->first ? 0 : stage_is_pushed(im->spool, queue, im->dirfd, name);
+	if (pushed == -1)
+		die_system("what an earlier run has left");
+	if (pushed == 1) {
 		im->index++;
 		skip(im, said.length + tar_padding(m->size));
 		return;

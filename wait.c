@@ -61,13 +61,22 @@ watch_ticket(struct waiter *w, const char *name)
 
 	if (fd == -1)
 		return errno == ENOENT || errno == ELOOP ? 0 : -1;
-	if (fstat(fd, &st) == -1 || !S_ISFIFO(st.st_mode)) {
+	int looked = fstat(fd, &st);
+	if (looked == -1 || !S_ISFIFO(st.st_mode)) {
+		int e = errno;
 		close(fd);
-		return 0;
+		errno = e;
+		return looked;
 	}
 	/* A fifo that nobody has had open for writing since we opened it does not say that
 	 * nobody has. */
 	int writer = openat(w->dirfd, name, O_WRONLY | flags);
+	if (writer == -1 && errno != ENOENT) {
+		int e = errno;
+		close(fd);
+		errno = e;
+		return -1;
+	}
 	close_fd(&writer);
 	if (poll(&p, 1, 0) == 1) {
 		close(fd);

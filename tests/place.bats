@@ -502,6 +502,7 @@ can_contain() {
 }
 
 @test "without /proc a pool says that it will not notice a reboot, and serves" {
+	native "it needs /proc"
 	PORT=$(free_port)
 	unshare --mount sh -c 'mount -t tmpfs none /proc && exec "$@"' sh "$MQD" -H "$SPOOL" -p "$PORT" \
 		-l 127.0.0.1 -u 0 2>"$BATS_TEST_TMPDIR/log" 3>&- &

@@ -263,6 +263,7 @@ python() {
 }
 
 @test "t=0 and an empty queue answer at once; t waits that long, and no longer" {
+	native "an answer has 100 ms"
 	mkdir "$SPOOL"
 	talk <<-'END'
 		> get q/t=0

@@ -91,6 +91,7 @@ fill() {
 }
 
 @test "top: depth, what comes and goes each second, ages, getters, open messages, totals" {
+	native "a screen takes longer than its second"
 	local out
 	start_mqd
 	put_many jobs 3
@@ -321,6 +322,7 @@ in_full_screen() {
 }
 
 @test "top: ^Z gives the terminal back, fg takes it again; a SIGSTOP likewise" {
+	native "it stops by itself alone"
 	put_many q 1
 	in_terminal 80 12 "bash --norc --noprofile -i"
 	keys -l "$MQCTL -H $SPOOL top -d 250ms"
