@@ -474,7 +474,8 @@ config_look(struct config_file *f, int dirfd, enum config_scope scope, config_re
 		if (read_text(dirfd, &text) == 0) {
 			parse(&new, (struct span){text.s, text.len}, scope, &r);
 		} else {
-			new.exists = errno == EACCES; /* else try again at the next look */
+			/* What may pass is tried again; and known it is not until then. */
+			new.exists = errno == EACCES;
 			if (!f->looked && errno != EACCES && errno != EIO && errno != EFBIG &&
 			    errno != ELOOP)
 				new.looked = false, new.error = errno;

@@ -363,7 +363,7 @@ read_date(void *arg, int dirfd, uint64_t number, const char *name)
 
 	(void)number;
 	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1)
-		return errno == ENOENT ? 0 : -1;
+		return errno == ENOENT || is_damage(errno) ? 0 : -1;
 	*(time_t *)arg = st.st_mtime;
 	return 1;
 }

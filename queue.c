@@ -654,7 +654,7 @@ list_number(void *arg, int dirfd, uint64_t number, const char *name)
 	if (number > l->highest)
 		l->highest = number;
 	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == -1)
-		return errno == ENOENT ? 0 : -1;
+		return errno == ENOENT || is_damage(errno) ? 0 : -1;
 	if (S_ISREG(st.st_mode)) {
 		l->waiting++;
 		l->bytes += body_bytes(&st);
@@ -864,11 +864,15 @@ sweep_overwritten(struct sweeper *sw, int fd, int dirfd, const char *name, uint6
 		return;
 	}
 	enum claim_result r = sw->mend_ranges ? CLAIM_DAMAGED : claim_check(q->spool, &c, other);
-	if (r == CLAIM_GOT)
-		sw->returned++;
-	if (r == CLAIM_ERROR || (r == CLAIM_DAMAGED && queue_set_aside(q, dirfd, name) == -1) ||
-	    (r == CLAIM_GOT && os_rename_noreplace(dirfd, name, q->dirfd, place) == -1))
+	int done = -1;
+	if (r == CLAIM_DAMAGED)
+		done = queue_set_aside(q, dirfd, name);
+	else if (r == CLAIM_GOT)
+		done = os_rename_noreplace(dirfd, name, q->dirfd, place);
+	if (done == -1)
 		sw->error = errno;
+	else if (r == CLAIM_GOT)
+		sw->returned++;
 }
 
 static int
