@@ -1364,12 +1364,12 @@ make_log(struct spool *sp)
 	struct journal *j = &sp->journal;
 	struct header h;
 	struct stat st;
-	int r = -1;
+	int r;
 
 	switch (recognise(sp, &h)) {
 	case KIND_LOG:
 		r = open_ends(sp, 0);
-		if (r == -1 || r == 0 || !j->ends->failed)
+		if (r != 1 || !j->ends->failed)
 			return r == -1 ? -1 : 0;
 		if (rescue(sp) == -1)
 			return -1;
