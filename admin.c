@@ -18,6 +18,7 @@
 #include "spool_queue.h"
 
 #define TRASH_STEP 100        /* files unlinked between two questions whether to go on */
+#define TRASH_DEPTH 16        /* directories in each other, the one of the queue first */
 #define TRASH_TRIES 3         /* for a directory in which somebody still makes a file */
 #define FLUSH_STEP 64         /* numbers that a flush looks at under one lock */
 #define FLUSH_PAUSE_NS 100000 /* and how long it leaves the lock to others then */
@@ -46,35 +47,22 @@ int
 spool_delete(struct spool *sp, const char *queue)
 {
 	struct queue *q;
-	uint64_t dropped = 0;
 	int renamed, r = queue_lock(sp, queue, false, &q);
 
 	if (r != 1)
 		return r;
 	renamed = move_to_trash(sp, sp->rootfd, queue);
-	int e = errno;
-	if (renamed == -1) {
-		queue_unlock(q);
-		errno = e;
-		return -1;
-	}
-	/* Behind the rename: until then it has messages. Once the inode may be another queue's,
-	 * replay must not give it these. */
-	dropped = journal_drop(q);
 	queue_unlock(q);
+	if (renamed == -1)
+		return -1;
 	queue_detach(q);
 	queue_strike(sp, queue);
-	if (sp->sync == SPOOL_SYNC_NONE)
-		return 1;
-	r = fsync(sp->rootfd), e = errno;
-	if (dropped > 0)
-		journal_flush(sp, dropped); /* else it is as with rm -r */
-	errno = e;
-	return r == 0 ? 1 : -1;
+	return sp->sync == SPOOL_SYNC_NONE || fsync(sp->rootfd) == 0 ? 1 : -1;
 }
 
 /* A walk through .trash that may be broken off. */
 struct removal {
+	struct spool *spool;
 	bool (*interrupted)(void); /* NULL: never */
 	unsigned long steps;
 	bool stopped;
@@ -99,6 +87,15 @@ remove_contents(int parent, const char *name, int depth, struct removal *rm)
 	closedir(dir);
 }
 
+/* Has the log forgotten the queue whose directory this was? */
+static bool
+is_forgotten(struct spool *sp, int parent, const char *name)
+{
+	struct stat st;
+
+	return os_stat(parent, name, &st) == 0 && journal_drop(sp, st.st_dev, st.st_ino) == 0;
+}
+
 /* Unlink a file, or a tree at most `depth` levels deep, without following anything out of it. */
 static void
 remove_tree(int parent, const char *name, int depth, struct removal *rm)
@@ -109,7 +106,9 @@ remove_tree(int parent, const char *name, int depth, struct removal *rm)
 		return;
 	for (int tries = 0; tries < TRASH_TRIES && !rm->stopped; tries++) {
 		remove_contents(parent, name, depth - 1, rm);
-		if (rm->stopped || unlinkat(parent, name, AT_REMOVEDIR) == 0 ||
+		if (rm->stopped ||
+		    (depth == TRASH_DEPTH && !is_forgotten(rm->spool, parent, name)) ||
+		    unlinkat(parent, name, AT_REMOVEDIR) == 0 ||
 		    (errno != ENOTEMPTY && errno != EEXIST))
 			return; /* else a process was at work in the queue, and made a .state before it saw */
 	}
@@ -119,10 +118,10 @@ remove_tree(int parent, const char *name, int depth, struct removal *rm)
 bool
 spool_empty_trash(struct spool *sp, bool (*interrupted)(void))
 {
-	struct removal rm = {.interrupted = interrupted};
+	struct removal rm = {.spool = sp, .interrupted = interrupted};
 
 	if (spool_dirfd(sp) != -1)
-		remove_contents(sp->rootfd, ".trash", 16, &rm);
+		remove_contents(sp->rootfd, ".trash", TRASH_DEPTH, &rm);
 	return !rm.stopped;
 }
 

@@ -30,7 +30,7 @@
 bool
 is_damage(int error)
 {
-	return error == EIO;
+	return error == EIO || error == EISDIR || error == ESPIPE;
 }
 
 /* A read failed. */
@@ -104,6 +104,16 @@ move_to_claim(struct queue *q, const char *name)
 	return r;
 }
 
+static enum attempt
+remove_spent(struct queue *q, const char *name, int fd)
+{
+	int owned = file_own(fd);
+
+	if (owned == 0)
+		return ATTEMPT_LOCKED;
+	return owned == 1 && unlinkat(q->claimfd, name, 0) == 0 ? ATTEMPT_HOLE : ATTEMPT_ERROR;
+}
+
 /* Something stands in .claim in the place of message n, which an operator has put back. If it is a
  * spent file it goes, and ATTEMPT_HOLE is left; else why not: ATTEMPT_LOCKED if its owner still keeps
  * it, ATTEMPT_UNFIT if it is something else, ATTEMPT_ERROR. */
@@ -126,10 +136,8 @@ clear_spent(struct queue *q, uint64_t n)
 	enum claim_file kind = claim_file(fd, n, &other);
 	if (kind == CLAIM_FILE_UNREADABLE)
 		result = ATTEMPT_ERROR;
-	else if (kind == CLAIM_FILE_SPENT && file_own(fd) != 1)
-		result = ATTEMPT_LOCKED;
 	else if (kind == CLAIM_FILE_SPENT)
-		result = unlinkat(q->claimfd, name, 0) == 0 ? ATTEMPT_HOLE : ATTEMPT_ERROR;
+		result = remove_spent(q, name, fd);
 	int e = errno;
 	close(fd);
 	errno = e;

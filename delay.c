@@ -102,7 +102,7 @@ open_second(int parent, uint64_t second)
 static bool
 is_no_second(int error)
 {
-	return error == ENOENT || error == ENOTDIR || error == ELOOP;
+	return error == ENOENT || error == ENOTDIR || is_foreign(error);
 }
 
 static void
@@ -398,6 +398,8 @@ move_second(int parent, uint64_t from, uint64_t to)
 	message_name(new, to);
 	if (renameat(parent, old, parent, new) == 0) /* it replaces an empty one */
 		return 0;
+	if (errno == ENOTDIR)
+		return 0; /* somebody's file has the name: then it stays what it is */
 	if (errno != ENOTEMPTY && errno != EEXIST)
 		return -1;
 	int fd = open_second(parent, from), into = open_second(parent, to);

@@ -582,10 +582,11 @@ recognise(struct spool *sp, struct header *h)
 }
 
 /*
- * Is there a log? If somebody makes one it must be found before the next message is taken, which
- * may be in it. Who promises nothing after a power loss looks but once a second.
+ * Is there a log? 1; 0; or -1 if there is one that cannot be used now. If somebody makes one it must
+ * be found before the next message is taken, which may be in it. Who promises nothing after a power
+ * loss looks but once a second.
  */
-static bool
+static int
 find(struct spool *sp)
 {
 	struct journal *j = &sp->journal;
@@ -593,19 +594,21 @@ find(struct spool *sp)
 	uint64_t now;
 
 	if (j->fd != -1)
-		return true;
+		return 1;
 	if (!is_usable(sp))
-		return false;
+		return 0;
 	if (sp->sync == SPOOL_SYNC_NONE) {
 		if ((now = os_monotonic_ms()) < j->look_ms)
-			return false;
+			return 0;
 		j->look_ms = now + RETRY_MS;
 	}
 	if (open_file(sp, 0) == -1)
-		return false;
-	if (adopt(sp, &h) != KIND_LOG)
-		forget(j);
-	return j->fd != -1;
+		return errno == ENOENT || is_foreign(errno) ? 0 : -1;
+	enum kind kind = adopt(sp, &h);
+	if (kind == KIND_LOG)
+		return 1;
+	forget(j);
+	return kind == KIND_NO_LOG ? 0 : -1;
 }
 
 /* With LOCK_CHECKPOINT held: a new log in the open file. All blocks are written, because the first
@@ -673,17 +676,21 @@ append_locked(struct spool *sp, char *buf, struct record *r, bool *full)
 	return to_position(j, r->at + size);
 }
 
-static uint64_t
-append(struct queue *q, char *buf, enum record_type type, uint64_t number, uint32_t length)
+/* Inodes tell the queues of one file system apart, and a checkpoint flushes no other. */
+static bool
+is_logged(struct spool *sp, dev_t dev)
 {
-	struct spool *sp = q->spool;
-	struct record r = {.ino = q->dir_ino, .number = number, .type = type, .length = length};
+	return find(sp) == 1 && dev == sp->journal.dev;
+}
+
+static uint64_t
+append_for(struct spool *sp, uint64_t ino, char *buf, enum record_type type, uint64_t number,
+           uint32_t length)
+{
+	struct record r = {.ino = ino, .number = number, .type = type, .length = length};
 	bool full = false;
 	uint64_t at = 0;
 
-	/* Inodes tell the queues of one file system apart, and a checkpoint flushes no other. */
-	if (!find(sp) || q->dev != sp->journal.dev)
-		return 0;
 	for (int tries = 0; tries < 2; tries++) {
 		if (lock_append(&sp->journal) == -1)
 			return 0;
@@ -706,7 +713,7 @@ journal_push(struct queue *q, uint64_t number, const char *line, const char *bod
 	uint32_t len = (uint32_t)(MESSAGE_HEADER_LEN + length);
 	char *at = buf + sizeof(struct record);
 
-	if (length > JOURNAL_BODY_MAX || !find(q->spool) || q->dev != q->spool->journal.dev)
+	if (length > JOURNAL_BODY_MAX || !is_logged(q->spool, q->dev))
 		return 0;
 	memcpy(at, line, MESSAGE_HEADER_LEN);
 	at += MESSAGE_HEADER_LEN;
@@ -714,7 +721,7 @@ journal_push(struct queue *q, uint64_t number, const char *line, const char *bod
 		memcpy(at, body, (size_t)length);
 	else if (read_at(fd, at, (size_t)length, MESSAGE_HEADER_LEN) == -1)
 		return 0;
-	return append(q, buf, RECORD_PUSH, number, len);
+	return append_for(q->spool, q->dir_ino, buf, RECORD_PUSH, number, len);
 }
 
 static uint64_t
@@ -722,7 +729,8 @@ append_short(struct queue *q, enum record_type type, uint64_t number)
 {
 	char buf[sizeof(struct record)];
 
-	return append(q, buf, type, number, 0);
+	return is_logged(q->spool, q->dev) ? append_for(q->spool, q->dir_ino, buf, type, number, 0)
+	                                   : 0;
 }
 
 uint64_t
@@ -737,10 +745,20 @@ journal_take(struct queue *q, uint64_t number)
 	return append_short(q, RECORD_TAKE, number);
 }
 
-uint64_t
-journal_drop(struct queue *q)
+int
+journal_drop(struct spool *sp, dev_t dev, uint64_t ino)
 {
-	return append_short(q, RECORD_DROP, 0);
+	char buf[sizeof(struct record)];
+	uint64_t at;
+
+	sp->journal.look_ms = 0;
+	int r = find(sp);
+	if (r != 1 || dev != sp->journal.dev)
+		return r == -1 ? -1 : 0;
+	at = append_for(sp, ino, buf, RECORD_DROP, 0, 0);
+	if (at == 0)
+		return -1;
+	return sp->sync == SPOOL_SYNC_NONE ? 0 : journal_flush(sp, at);
 }
 
 /*

@@ -52,16 +52,19 @@ void journal_make(struct spool *sp);
  * queue's lock held, after the message got its number: so the log's order is that of the queue.
  * journal_stored: the same for a message that is flushed by itself.
  * journal_take: the message is about to be unlinked.
- * journal_drop: with the queue's lock held; all its messages are.
  */
 uint64_t journal_push(struct queue *q, uint64_t number, const char *line, const char *body, int fd,
                       uint64_t length);
 uint64_t journal_stored(struct queue *q, uint64_t number);
 uint64_t journal_take(struct queue *q, uint64_t number);
-uint64_t journal_drop(struct queue *q);
 
 /* Return 0 once all in front of position `at` would survive a power loss, or -1. */
 int journal_flush(struct spool *sp, uint64_t at);
+
+/* The directory of a deleted queue, inode `ino` on device `dev` as os_stat says, is about to be removed,
+ * and its inode to be another queue's: which must not get from the log what was in this one. Returns 0
+ * once that would survive a power loss, where the spool promises it; or -1: it must not be removed now. */
+int journal_drop(struct spool *sp, dev_t dev, uint64_t ino);
 
 /* If the log is half full make room in it, unless somebody is at it. This may take long; to be
  * called without a lock, when nobody waits. */

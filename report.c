@@ -156,19 +156,25 @@ stats_queue(const struct command *c)
 	struct queue_stat qs;
 	char name[QUEUE_NAME_MAX + 1];
 	char **queues = spool_list(conn.spool);
+	int error = 0;
 
 	if (queues == NULL) {
 		conn_reply_error(c, "stats queue", errno);
 		return;
 	}
 	for (size_t i = 0; queues[i] != NULL; i++) {
-		int len = name_on_wire(queues[i], name);
-		if (spool_stat(conn.spool, queues[i], &qs) == 1)
+		int len = name_on_wire(queues[i], name), r = spool_stat(conn.spool, queues[i], &qs);
+		if (r == 1)
 			conn_put_line("STAT %.*s %" PRIu64 "/%" PRIu64, len, name, qs.put,
 			              qs.taken);
+		else if (r == -1 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+			error = errno; /* else it is no queue of ours */
 	}
 	spool_list_free(queues);
-	conn_put_line("END");
+	if (error != 0)
+		conn_reply_error(c, "stats queue", error);
+	else
+		conn_put_line("END");
 }
 
 static void

@@ -408,8 +408,8 @@ queue_accepts(struct spool *sp, const char *queue, uint64_t length)
 	return (r == 1 && queue_config_known(q) == -1) || fits_alone(c, length);
 }
 
-/* Messages that were removed by hand at the head count until somebody comes past. */
-static void
+/* Messages that were removed by hand at the head count until somebody comes past. 0 or -1. */
+static int
 pass_missing(struct queue *q)
 {
 	struct state *s = &q->state;
@@ -419,40 +419,37 @@ pass_missing(struct queue *q)
 
 	for (uint64_t n; (n = state_candidate(s, 0)) < state_next(s);) {
 		message_name(name, n);
-		if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT)
+		if (fstatat(q->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 || is_damage(errno))
 			break;
+		if (errno != ENOENT)
+			return -1;
 		state_take(s, n);
 		s->stale = true;
 		if (++holes % HOLES_MAX == 0 && queue_skip_holes(q, n + 1) == -1)
-			break;
+			return -1;
 	}
-	if (s->stale)
-		queue_recount(q);
+	return s->stale ? queue_recount(q) : 0;
 }
 
-static bool
-has_limits(const struct config *c)
-{
-	return c->max_items != 0 || c->max_bytes != 0 || c->max_item_size != 0;
-}
-
-/* With the lock held: do the limits let a message of that length in? */
-static bool
+/* With the lock held: do the limits let a message of that length in? 1, 0, or -1. */
+static int
 may_enter(struct queue *q, uint64_t length)
 {
 	const struct config *c = &q->config;
 	struct state *s = &q->state;
 
-	if (!has_limits(c))
-		return true;
+	if (c->max_items == 0 && c->max_bytes == 0 && c->max_item_size == 0)
+		return 1;
 	if (!fits_alone(c, length))
-		return false;
+		return 0;
+	if (s->stale &&
+	    queue_recount(q) == -1) /* as long as it may take: it is rare, and they are exact */
+		return -1;
 	if (has_room_for(q, 1, length))
-		return true;
+		return 1;
 	if (c->discard_old) /* only what waits can make room */
 		return has_room(c, s->delayed + 1, s->delayed_bytes + length);
-	pass_missing(q);
-	return has_room_for(q, 1, length);
+	return pass_missing(q) == -1 ? -1 : has_room_for(q, 1, length);
 }
 
 /* With the lock held, after message `newest` came in: let the oldest make room for it. Not before,
@@ -474,8 +471,10 @@ discard_oldest(struct queue *q, uint64_t newest)
 		if (r == -1)
 			break;
 		if (r == 0) {
-			pass_missing(q);
+			r = pass_missing(q);
 			queue_store(q);
+			if (r == -1)
+				break;
 		}
 	}
 }
@@ -578,8 +577,9 @@ publish(struct push *p, struct queue *q, uint32_t flags, uint64_t delay)
 			continue;
 		if (errno == EEXIST) {
 			adopt_name(q, name);
-			if (!may_enter(q, p->length))
-				return ENTER_FULL;
+			int room = may_enter(q, p->length);
+			if (room != 1)
+				return room == 0 ? ENTER_FULL : ENTER_ERROR;
 		} else if ((errno == ENOENT || errno == EOPNOTSUPP) && !moved && !p->staged) {
 			moved = true; /* an operator emptied .tmp, or see os_name */
 			if (move_to_queue(p, q) == -1)
@@ -655,9 +655,10 @@ enter(struct push *p, struct queue *q, uint32_t flags)
 		queue_config(q); /* the handle is a new one since push_commit looked */
 	if (queue_config_known(q) == -1)
 		return ENTER_ERROR;
-	if (q->state.stale && has_limits(&q->config) && queue_recount(q) == -1)
+	int room = may_enter(q, p->length);
+	if (room == -1)
 		return ENTER_ERROR;
-	if (may_enter(q, p->length)) {
+	if (room == 1) {
 		delay = delay_of(p, &q->config);
 		if (delay > 0 && delay_open(q, delay, &out->place) == -1)
 			return ENTER_ERROR;

@@ -244,8 +244,8 @@ enum claim_file claim_file(int fd, uint64_t number, uint64_t *other);
 /* Says this error of open that it is not a file of ours, but something that cannot be read? */
 bool is_foreign(int error);
 
-/* Says this error of read that the file is damaged? A bad sector must not block the queue behind it;
- * everything else may pass. */
+/* Says this error of read that the file is damaged, or is none? A bad sector must not block the queue
+ * behind it; everything else may pass. */
 bool is_damage(int error);
 
 /* Read a whole message file and check it: that it bears `number` too, or, being delayed, any. CLAIM_GOT fills c->message and c->body;

@@ -128,6 +128,26 @@ drain() {
 	[ "$(drain q)" = $'7\n8\n9' ]
 }
 
+@test "the directory of a deleted queue keeps its inode until the log says that it was" {
+	native "it is traced"
+	mount_image
+	local inode fault
+	for fault in error=EIO signal=KILL; do
+		rm -rf "$SPOOL"
+		mkdir -m 700 "$SPOOL"
+		push 1 2 3 4 5 6
+		inode=$(stat -c %i "$SPOOL/q")
+		strace -qq -o /dev/null -P "$SPOOL/.journal" -e inject="?pwrite64,?pwritev:$fault" "$MQCTL" -H "$SPOOL" drop q || :
+		[ "$inode" = "$(stat -c %i "$SPOOL"/.trash/*)" ]
+		push 7 8 9
+		reboot
+		[ "$(drain q)" = $'7\n8\n9' ]
+		ctl check --repair || : # which tells what it mends
+		[ -z "$(ls "$SPOOL/.trash")" ]
+		ctl check
+	done
+}
+
 @test "a queue renamed by hand keeps its messages, and they do not appear twice" {
 	push 3 4
 	mv "$SPOOL/q" "$SPOOL/r"
