@@ -221,9 +221,33 @@ renumber(int dirfd, const char *name, uint64_t number, bool sync)
 	return r;
 }
 
+/* Where a rename is a link and an unlink (os_rename_noreplace), a kill between the two leaves both: then
+ * the message stands at the number that it bears, and goes from here. */
+static bool
+was_promoted(struct queue *q, int dirfd, const char *name, const struct stat *st)
+{
+	char line[MESSAGE_HEADER_LEN], place[MESSAGE_NAME_LEN + 1];
+	struct message m;
+	struct stat there;
+	uint32_t crc;
+
+	if (st->st_nlink == 1 || !S_ISREG(st->st_mode))
+		return false;
+	int fd = openat(dirfd, name, read_flags);
+	bool read = fd != -1 && pread(fd, line, sizeof line, 0) == (ssize_t)sizeof line &&
+	            message_read_header(line, &m, &crc) == 0;
+	close_fd(&fd);
+	if (!read)
+		return false;
+	message_name(place, m.number);
+	return fstatat(q->dirfd, place, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       there.st_ino == st->st_ino && there.st_dev == st->st_dev &&
+	       unlinkat(dirfd, name, 0) == 0;
+}
+
 /* Promote the `n` first messages of one second. Returns 0; -1 if some must stay for now. */
 static int
-promote_some(struct queue *q, int fd, const uint64_t *numbers, size_t n)
+promote_some(struct queue *q, int fd, uint64_t *numbers, size_t n)
 {
 	char name[MESSAGE_NAME_LEN + 1], place[MESSAGE_NAME_LEN + 1];
 	uint64_t bytes[PROMOTE_MAX];
@@ -232,10 +256,20 @@ promote_some(struct queue *q, int fd, const uint64_t *numbers, size_t n)
 	bool stale = s->stale;
 	struct stat st;
 	int result = 0;
+	size_t left = n;
 
-	for (size_t i = 0; i < n; i++) {
+	n = 0;
+	for (size_t i = 0; i < left; i++) {
 		message_name(name, numbers[i]);
-		bytes[i] = fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == -1 ? 0 : body_bytes(&st);
+		bytes[n] = 0;
+		if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+			if (was_promoted(q, fd, name, &st))
+				continue;
+			bytes[n] = body_bytes(&st);
+		}
+		numbers[n++] = numbers[i];
+	}
+	for (size_t i = 0; i < n; i++) {
 		state_give(s, first + i);
 		state_count_in(s, bytes[i]);
 		count_out(s, bytes[i]);

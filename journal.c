@@ -459,8 +459,12 @@ make_ends(struct spool *sp)
 	struct header h;
 	struct log l;
 
-	if (read_header(sp, j->fd, &h) == -1 || h.id != j->id)
+	if (read_header(sp, j->fd, &h) == -1)
 		return -1;
+	if (h.id != j->id) {
+		errno = EINVAL;
+		return -1;
+	}
 	unlinkat(sp->rootfd, ".sync", 0);
 	open_ends(sp, O_CREAT | O_EXCL);
 	if (j->ends == NULL || read_log(j, h.id, h.tail, UINT64_MAX, &l) == -1)
@@ -482,8 +486,9 @@ is_linked(int fd)
 	return fstat(fd, &st) == 0 && st.st_nlink > 0;
 }
 
-/* With the append lock held: see to it that `ends` is mapped and the log's. 0 or -1. If two had
- * different files for it, they would write to the same place of the log. */
+/* With the append lock held: see to it that `ends` is mapped and the log's. If two had different files
+ * for it, they would write to the same place of the log. 0; or -1, with EINVAL if it is the log that is
+ * of no use any more. */
 static int
 see_ends(struct spool *sp)
 {
@@ -495,7 +500,22 @@ see_ends(struct spool *sp)
 	if (r == -1 || (r == 0 && make_ends(sp) == -1))
 		return -1;
 	j->has_failed = j->ends->failed;
+	if (j->has_failed)
+		errno = EINVAL;
 	return j->has_failed ? -1 : 0;
+}
+
+/* Nobody shall trust this log any more. Who notices does his work in another way then: tell the
+ * operator, once. */
+static void
+give_up(struct spool *sp)
+{
+	char detail[160];
+
+	snprintf(detail, sizeof detail,
+	         "it cannot be relied upon: %s; all it holds is flushed anew", strerror(errno));
+	if (atomic_exchange(&sp->journal.ends->failed, 1) == 0 && sp->on_mistake != NULL)
+		sp->on_mistake("failed", ".journal", detail);
 }
 
 /*
@@ -655,7 +675,8 @@ append_locked(struct spool *sp, char *buf, struct record *r, bool *full)
 	uint64_t size = record_size(r->length), used;
 
 	if (see_ends(sp) == -1) {
-		forget(j);
+		if (errno == EINVAL)
+			forget(j);
 		return 0;
 	}
 	r->id = j->id;
@@ -688,20 +709,25 @@ append_for(struct spool *sp, uint64_t ino, char *buf, enum record_type type, uin
            uint32_t length)
 {
 	struct record r = {.ino = ino, .number = number, .type = type, .length = length};
+	struct journal *j = &sp->journal;
 	bool full = false;
 	uint64_t at = 0;
 
-	for (int tries = 0; tries < 2; tries++) {
-		if (lock_append(&sp->journal) == -1)
-			return 0;
+	for (int tries = 0; tries < 2 && at == 0; tries++) {
+		if (full)
+			journal_checkpoint(sp);
+		if (lock_append(j) == -1)
+			continue;
 		at = append_locked(sp, buf, &r, &full);
-		if (sp->journal.fd == -1)
+		if (j->fd == -1)
 			return 0; /* the lock has gone with it */
-		unlock_append(&sp->journal);
-		if (!full || type == RECORD_PUSH)
-			break;
-		journal_checkpoint(sp);
+		unlock_append(j);
+		if (type == RECORD_PUSH)
+			return at;
 	}
+	/* Of a message that the log has it does not know that it was taken. */
+	if (at == 0 && !full && j->ends != NULL)
+		give_up(sp);
 	return at;
 }
 
@@ -774,19 +800,6 @@ is_current(struct journal *j)
 
 	return fstat(j->fd, &st) == 0 && st.st_nlink > 0 && (uint64_t)st.st_size == FILE_SIZE &&
 	       read_at(j->fd, &h, sizeof h, 0) == 0 && h.id == j->id;
-}
-
-/* A flush failed. Nobody else may notice, for it is flushed in another way then: tell the operator,
- * once. */
-static void
-give_up(struct spool *sp)
-{
-	char detail[160];
-
-	snprintf(detail, sizeof detail, "a flush has failed: %s; all it holds is flushed anew",
-	         strerror(errno));
-	if (atomic_exchange(&sp->journal.ends->failed, 1) == 0 && sp->on_mistake != NULL)
-		sp->on_mistake("failed", ".journal", detail);
 }
 
 /* With LOCK_FLUSH held: flush all that is in the log now. Others that could run may be about to
