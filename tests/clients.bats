@@ -20,7 +20,7 @@ has_all() {
 client() {
 	local interpreter=$PYTHON
 	[[ $1 != *.php ]] || interpreter=php
-	timeout 20 "$interpreter" "$BATS_TEST_DIRNAME/clients/$1" 127.0.0.1 "$PORT" "$2"
+	timeout 60 "$interpreter" "$BATS_TEST_DIRNAME/clients/$1" 127.0.0.1 "$PORT" "$2"
 }
 
 # tool NAME ARGUMENT...: a program of libmemcached-tools, which Debian calls memcNAME, others memNAME.

@@ -11,8 +11,8 @@ from pymemcache.exceptions import MemcacheClientError
 HOST, PORT, SCENARIO = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 
 
-def client(**options):
-    return Client((HOST, PORT), connect_timeout=5, timeout=5, **options)
+def client(timeout=5, **options):
+    return Client((HOST, PORT), connect_timeout=5, timeout=timeout, **options)
 
 
 def everyday():
@@ -33,7 +33,7 @@ def everyday():
 
 def noreply():
     """What pymemcache does unless told otherwise: no write has a reply."""
-    queue = client()
+    queue = client(timeout=30)  # for 2,000 flushes of a disk that has other work
     for i in range(100):
         check("set", queue.set("jobs", b"%d" % i), True)
         check("get", queue.get("jobs"), b"%d" % i)
