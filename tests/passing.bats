@@ -7,6 +7,7 @@ load helper
 
 setup() {
 	native "it is traced"
+	unsanitized "they make system calls themselves"
 	# A flush of a disk that others flush, too, takes long, and there are thousands.
 	MEMORY=
 	[[ ! -w /dev/shm ]] || MEMORY=$(mktemp -d /dev/shm/mqd-passing.XXXXXX)
