@@ -37,9 +37,7 @@ move_to_trash(struct spool *sp, int dirfd, const char *dir)
 		snprintf(name, sizeof name, "%ld.%lu", (long)sp->pid, sp->tmp_count++);
 		renamed = renameat(dirfd, dir, trash, name);
 	} while (renamed == -1 && (errno == ENOTEMPTY || errno == EEXIST));
-	int e = errno;
 	close_fd(&trash);
-	errno = e;
 	return renamed;
 }
 
@@ -412,17 +410,12 @@ spool_look(struct spool *sp, const char *queue, uint64_t number, struct claim *c
 	message_name(name, number);
 	c->fd = openat(c->queue->dirfd, name, read_flags);
 	if (c->fd == -1) {
-		int e = errno;
 		queue_unref(c->queue);
-		errno = e;
-		return e == ENOENT ? CLAIM_EMPTY : CLAIM_ERROR;
+		return errno == ENOENT ? CLAIM_EMPTY : CLAIM_ERROR;
 	}
 	enum claim_result result = claim_check(sp, c, number);
-	if (result != CLAIM_GOT) {
-		int e = errno;
+	if (result != CLAIM_GOT)
 		look_end(c);
-		errno = e;
-	}
 	return result;
 }
 
@@ -764,9 +757,7 @@ spool_each_open(struct spool *sp, const char *queue, spool_open_visitor *visit, 
 	fd = openat(q->dirfd, ".claim", dir_flags);
 	if (fd == -1 || dir_each_number(fd, visit_open, &v) == -1)
 		r = fd == -1 && errno == ENOENT ? 1 : -1;
-	int e = errno;
 	close_fd(&fd);
 	queue_unlock(q);
-	errno = e;
 	return r;
 }

@@ -138,9 +138,7 @@ clear_spent(struct queue *q, uint64_t n)
 		result = ATTEMPT_ERROR;
 	else if (kind == CLAIM_FILE_SPENT)
 		result = remove_spent(q, name, fd);
-	int e = errno;
-	close(fd);
-	errno = e;
+	close_fd(&fd);
 	return result;
 }
 
@@ -195,19 +193,14 @@ take_number(struct queue *q, uint64_t n, struct claim *c, uint64_t *bytes)
 		return is_foreign(errno) ? ATTEMPT_UNFIT : ATTEMPT_ERROR;
 	bool looked = os_stat(c->fd, "", &st) == 0;
 	if (!looked || !S_ISREG(st.st_mode)) {
-		int e = errno;
 		close_fd(&c->fd);
-		errno = e;
 		return looked ? ATTEMPT_UNFIT : ATTEMPT_ERROR;
 	}
 	*bytes = body_bytes(&st);
 	c->reusable = c->reusable && *bytes <= SPOOL_SMALL && os_lease_possible();
 	result = move_owned(q, n, name, c->fd);
-	if (result == ATTEMPT_GOT)
-		return result;
-	int e = errno;
-	close_fd(&c->fd);
-	errno = e;
+	if (result != ATTEMPT_GOT)
+		close_fd(&c->fd);
 	return result;
 }
 
@@ -509,9 +502,7 @@ spool_claim_number(struct spool *sp, const char *queue, uint64_t number, struct 
 		}
 		queue_store(q);
 	}
-	int e = errno;
 	queue_unlock(q);
-	errno = e;
 	if (attempt == ATTEMPT_GOT)
 		return check_taken(sp, c);
 	return attempt == ATTEMPT_ERROR ? CLAIM_ERROR : CLAIM_EMPTY;
@@ -534,9 +525,7 @@ open_from(struct queue *q, uint64_t n, struct claim *c)
 		if (c->fd == -1 && !hole && !is_foreign(errno))
 			return CLAIM_ERROR;
 		if (c->fd != -1 && fstat(c->fd, &st) == -1) {
-			int e = errno;
 			close_fd(&c->fd);
-			errno = e;
 			return CLAIM_ERROR;
 		}
 		if (c->fd != -1 && S_ISREG(st.st_mode))
@@ -582,11 +571,8 @@ spool_peek(struct spool *sp, const char *queue, struct claim *c)
 		if (result == CLAIM_GOT && c->message.expiry != 0 &&
 		    queue_has_expired(&c->message, queue_config(q)))
 			result = CLAIM_DAMAGED;
-		if (result != CLAIM_GOT) {
-			int e = errno;
+		if (result != CLAIM_GOT)
 			look_end(c);
-			errno = e;
-		}
 		from = number + 1;
 	}
 	return result;
@@ -832,9 +818,7 @@ claim_release(struct claim *c, bool failed)
 		close_fd(&c->fd); /* nobody's, before anybody can look for it */
 		queue_unlock(c->queue);
 	}
-	int e = errno;
 	close_fd(&c->fd);
 	queue_unref(c->queue);
-	errno = e;
 	return r;
 }

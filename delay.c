@@ -134,9 +134,7 @@ delay_open(struct queue *q, uint64_t seconds, struct delayed *d)
 	d->is_next = s->due != before;
 	if (queue_store(q) == 0)
 		return 0;
-	int e = errno;
 	delay_close(d);
-	errno = e;
 	return -1;
 }
 
@@ -318,10 +316,8 @@ promote_second(struct queue *q, int parent, uint64_t second, size_t max)
 		if (r == 0)
 			r = (int)n;
 	}
-	int e = errno;
 	free(l.n);
-	close(fd);
-	errno = e;
+	close_fd(&fd);
 	return r;
 }
 
@@ -351,10 +347,8 @@ delay_promote(struct queue *q)
 	s->due = i < seconds.count ? seconds.n[i] : 0;
 	if (s->due == 0)
 		s->delayed = s->delayed_bytes = 0;
-	int e = errno;
 	free(seconds.n);
 	close_fd(&fd);
-	errno = e;
 	return r == -1 ? -1 : 0;
 }
 
@@ -371,10 +365,8 @@ delay_each(struct queue *q, number_visitor *visit, void *arg)
 		r = dir == -1 ? -1 : dir_each_number(dir, visit, arg);
 		close_fd(&dir);
 	}
-	int e = errno;
 	free(seconds.n);
 	close_fd(&fd);
-	errno = e;
 	return r;
 }
 
@@ -414,9 +406,7 @@ second_by_date(int parent, uint64_t second, uint64_t *right)
 	if (fd == -1)
 		return is_no_second(errno) ? 0 : -1;
 	r = dir_each_number(fd, read_date, &date);
-	int e = errno;
-	close(fd);
-	errno = e;
+	close_fd(&fd);
 	*right = date <= today ? now : now + (uint64_t)(date - today);
 	return r == -1 ? -1 : 0;
 }
@@ -496,9 +486,7 @@ delay_rebuild(struct queue *q, bool by_date)
 	}
 	if (r == 0 && seconds.count > 0)
 		expect(&q->state, seconds.n[0]);
-	int e = errno;
 	free(seconds.n);
 	close_fd(&fd);
-	errno = e;
 	return r == 0 ? delay_count(q) : -1;
 }

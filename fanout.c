@@ -36,9 +36,7 @@ enrol(int fanoutfd, const char *parent, const char *name)
 		if (dirfd == -1)
 			return -1;
 		fd = openat(dirfd, name, flags, 0600);
-		int e = errno;
-		close(dirfd);
-		errno = e;
+		close_fd(&dirfd);
 	} while (fd == -1 && errno == ENOENT); /* it was removed between the two */
 	if (fd == -1)
 		return -1;
@@ -84,9 +82,7 @@ queue_enrol(struct spool *sp, const char *name)
 		return -1;
 	for (int i = 0; i < PARENTS_MAX && r == 0 && next_parent(name, &at, parent); i++)
 		r = enrol(fd, parent, name);
-	int e = errno;
-	close(fd);
-	errno = e;
+	close_fd(&fd);
 	return r;
 }
 

@@ -104,9 +104,7 @@ read_state(int dirfd, struct state *s)
 		if (n == -1 || (n == last && memcmp(buf[0], buf[1], (size_t)n) == 0))
 			break;
 	}
-	int e = errno;
-	close(fd);
-	errno = e;
+	close_fd(&fd);
 	if (n == -1)
 		return errno == EISDIR ? 0 : -1;
 	return state_read(buf[0], (size_t)n, s, NULL) == 0;
@@ -197,9 +195,7 @@ open_queue(struct spool *sp, const char *queue, struct state *s, int *fd)
 		return errno == ENOENT || errno == ENOTDIR ? 0 : -1;
 	if (load_state(sp, *fd, s) == 0)
 		return 1;
-	int e = errno;
 	close_fd(fd);
-	errno = e;
 	return -1;
 }
 

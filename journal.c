@@ -1034,9 +1034,7 @@ look_at(struct spool *sp, int dirfd, const char *name, const struct entry *e)
 		default:
 			f = FOUND_ERROR;
 		}
-	int error = errno;
 	close_fd(&c.fd);
-	errno = error;
 	return f;
 }
 
@@ -1250,11 +1248,9 @@ read_ends(struct spool *sp, uint64_t id, struct shared_ends *ends)
 	if (fd == -1)
 		return errno == ENOENT ? 0 : -1;
 	r = read_at(fd, ends, sizeof *ends, 0);
-	int e = errno;
-	close(fd);
-	errno = e;
+	close_fd(&fd);
 	if (r == -1)
-		return e == EINVAL ? 0 : -1;
+		return errno == EINVAL ? 0 : -1;
 	return ends->id == id;
 }
 
@@ -1269,11 +1265,9 @@ journal_glance(struct spool *sp, struct journal_glance *g)
 	if (fd == -1)
 		return errno == ENOENT ? 0 : -1;
 	r = read_header(sp, fd, &h) == -1 || fstat(fd, &st) == -1 ? -1 : 1;
-	int e = errno;
-	close(fd);
-	errno = e;
+	close_fd(&fd);
 	if (r == -1)
-		return e == EINVAL ? 0 : -1;
+		return errno == EINVAL ? 0 : -1;
 	if (memcmp(h.boot, sp->boot, sizeof h.boot) != 0)
 		return 0;
 	r = read_ends(sp, h.id, &ends);

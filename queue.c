@@ -107,11 +107,8 @@ spool_dirfd(struct spool *sp)
 	if (!sp->knows_boot) /* there may have been a reboot */
 		return -1;
 	sp->rootfd = open(sp->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (sp->rootfd != -1 && (check_place(sp) == -1 || journal_open(sp) == -1)) {
-		int e = errno;
+	if (sp->rootfd != -1 && (check_place(sp) == -1 || journal_open(sp) == -1))
 		close_fd(&sp->rootfd);
-		errno = e;
-	}
 	return sp->rootfd;
 }
 
@@ -122,9 +119,11 @@ spool_dirfd(struct spool *sp)
 void
 close_fd(int *fd)
 {
+	int e = errno;
 	if (*fd != -1)
 		close(*fd);
 	*fd = -1;
+	errno = e;
 }
 
 static void
@@ -788,9 +787,7 @@ queue_set_aside(struct queue *q, int dirfd, const char *name)
 			break;
 		snprintf(target, sizeof target, "%s.%d", name, i);
 	}
-	int e = errno;
-	close(fd);
-	errno = e;
+	close_fd(&fd);
 	if (r == 0)
 		q->state.bad++;
 	return r;

@@ -73,6 +73,7 @@ static const int dir_flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 static const int read_flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 static const int write_flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 
+/* Close it, if it is open. Like each function that ends something here, it keeps errno. */
 void close_fd(int *fd);
 
 /* All of it, at that offset. 0 or -1. */

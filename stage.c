@@ -179,9 +179,7 @@ stage_is_pushed(struct spool *sp, const char *queue, int dirfd, const char *name
 	if (fd == -1)
 		return errno == ENOENT ? 0 : -1;
 	ssize_t n = fstat(fd, &here) == -1 ? -1 : pread(fd, line, sizeof line, 0);
-	int e = errno;
-	close(fd);
-	errno = e;
+	close_fd(&fd);
 	if (n == -1)
 		return -1;
 	if (here.st_nlink == 1 || n != (ssize_t)sizeof line ||

@@ -156,9 +156,7 @@ list_queue(struct spool *sp, const char *queue, struct list *l)
 	if (r != 1)
 		return r;
 	r = list_locked(q, l) == 0 ? 1 : -1;
-	int e = errno;
 	queue_unlock(q);
-	errno = e;
 	if (l->n > 1)
 		qsort(l->items, l->n, sizeof *l->items, by_place);
 	return r;
@@ -272,9 +270,7 @@ open_waiting(struct queue *q, uint64_t number)
 			kind = claim_file(fd, number, &other);
 		if (kind == CLAIM_FILE_MESSAGE)
 			return fd;
-		int e = errno;
 		close_fd(&fd);
-		errno = e;
 		if (kind == CLAIM_FILE_UNREADABLE)
 			return -1;
 	}

@@ -63,18 +63,14 @@ watch_ticket(struct waiter *w, const char *name)
 		return errno == ENOENT || errno == ELOOP ? 0 : -1;
 	int looked = fstat(fd, &st);
 	if (looked == -1 || !S_ISFIFO(st.st_mode)) {
-		int e = errno;
-		close(fd);
-		errno = e;
+		close_fd(&fd);
 		return looked;
 	}
 	/* A fifo that nobody has had open for writing since we opened it does not say that
 	 * nobody has. */
 	int writer = openat(w->dirfd, name, O_WRONLY | flags);
 	if (writer == -1 && errno != ENOENT) {
-		int e = errno;
-		close(fd);
-		errno = e;
+		close_fd(&fd);
 		return -1;
 	}
 	close_fd(&writer);
