@@ -210,6 +210,26 @@ field() {
 	[ "$(field total_items)/$(field items)/$(field delayed)" = 604/0/0 ]
 }
 
+@test "killed while what is due is moved, where that takes two calls: it comes once, and in order" {
+	local n=0 linked=0 status
+	# strace takes renameat2 away, as an older file system has none, and kills at an unlink.
+	for ((n = 1; ; n++)); do
+		say 'delete q' 'set q/delay=50 0 0 1' a 'set q/delay=50 0 0 1' b 'set q/delay=50 0 0 1' c >/dev/null
+		make_due 60
+		status=0
+		printf 'get q\r\n' | strace -qq -o /dev/null -e trace=unlinkat,?renameat2 -e inject=?renameat2:error=EINVAL \
+			-e inject=unlinkat:signal=KILL:when=$n "$MQD" -N -H "$SPOOL" >"$BATS_TEST_TMPDIR/out" || status=$?
+		[ "$status" -eq 137 ] || break
+		((linked += $(find "$SPOOL/q" -type f -links +1 -path '*/.delay/*' | wc -l))) || :
+		[ "$(say 'get q' 'get q' 'get q' 'get q' | grep '^.$')" = $'a\nb\nc' ]
+		[ ! -d "$SPOOL/q/.bad" ]
+		[ "$(ctl check)" = "" ]
+		[ "$(field items)/$(field delayed)" = 0/0 ]
+	done
+	[ "$status" -eq 0 ]
+	((linked > 0))
+}
+
 @test "delay of a queue, of its children, and of what is moved" {
 	ctl set q delay=1h
 	talk <<-'END'
