@@ -37,8 +37,11 @@ def mount(source, target, kind, options):
         raise OSError(e, "mount %s: %s" % (kind, os.strerror(e)))
 
 
-def die_with_parent():
+def die_with(parent):
+    """The parent may be killed at any time: what lives on keeps its mounts, on which a sync waits for ever."""
     libc.prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 # Of linux/fuse.h: the few requests that a single file needs.
@@ -111,7 +114,7 @@ class Disk:
         fuse = os.open("/dev/fuse", os.O_RDWR)
         mount("recorder", self.path, "fuse", "fd=%d,rootmode=100600,user_id=0,group_id=0" % fuse)
         fds = fuse, live, log, index, bad
-        self.server = subprocess.Popen([sys.executable, __file__, *map(str, fds)], pass_fds=fds)
+        self.server = subprocess.Popen([sys.executable, __file__, *map(str, (os.getpid(), *fds))], pass_fds=fds)
         for fd in fds:
             os.close(fd)
 
@@ -181,5 +184,6 @@ def copy_image(a, b):
 
 
 if __name__ == "__main__":
-    die_with_parent()
-    serve(*map(int, sys.argv[1:]))
+    parent, *fds = map(int, sys.argv[1:])
+    die_with(parent)
+    serve(*fds)
