@@ -53,7 +53,7 @@ MQ_CPPFLAGS := -D_GNU_SOURCE $(if $(PORTABLE),-DMQ_PORTABLE) $(CPPFLAGS)
 MQ_CFLAGS := -std=c11 $(WARN) $(HARDEN) $(CFLAGS)
 
 B := build/$(VARIANT)
-COMMON := spool.o claim.o queue.o wait.o admin.o check.o config.o fanout.o delay.o journal.o state.o message.o queue_name.o crc32c.o \
+COMMON := spool.o claim.o queue.o wait.o admin.o check.o config.o fanout.o delay.o journal.o replay.o state.o message.o queue_name.o crc32c.o \
 	number.o place.o os.o figures.o
 MQD := mqd.o listen.o pool.o serve.o auth.o shacrypt.o daemon.o report.o connection.o proto.o stats.o log.o $(COMMON)
 MQCTL := mqctl.o list.o top.o tail.o holder.o json.o progress.o terminal.o utf8.o $(COMMON)
