@@ -597,11 +597,13 @@ expire_number(void *arg, int dirfd, uint64_t number, const char *name)
 	uint32_t crc;
 	struct claim c;
 	int fd = openat(dirfd, name, read_flags);
-	bool whole = fd != -1 && pread(fd, line, sizeof line, 0) == (ssize_t)sizeof line &&
-	             message_read_header(line, &m, &crc) == 0;
+	ssize_t n = fd == -1 ? -1 : pread(fd, line, sizeof line, 0);
 
 	close_fd(&fd);
-	if (!whole || m.number != number || !queue_has_expired(&m, &x->queue->config))
+	if (n == -1)
+		return errno == ENOENT || is_foreign(errno) || is_damage(errno) ? 0 : -1;
+	if (n != (ssize_t)sizeof line || message_read_header(line, &m, &crc) == -1 ||
+	    m.number != number || !queue_has_expired(&m, &x->queue->config))
 		return 0;
 	enum claim_result result = spool_claim_number(x->spool, x->name, number, &c);
 	if (result != CLAIM_GOT)
@@ -636,6 +638,10 @@ spool_flush_expired(struct spool *sp, const char *queue)
 	if (r != 1)
 		return r;
 	queue_config(x.queue);
+	if (queue_config_known(x.queue) == -1) {
+		queue_unref(x.queue);
+		return -1;
+	}
 	r = dir_each_number(x.queue->dirfd, expire_number, &x);
 	if (count_expired(&x) == -1 || spool_settle(sp) == -1)
 		r = -1;

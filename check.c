@@ -172,6 +172,18 @@ check_bad(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 	      ck->queue_name, subdir, e->d_name);
 }
 
+/* Returns 1; 0 if it is gone; or -1 if it cannot be looked at, which is told. */
+static int
+look_at_entry(struct checker *ck, int fd, const char *subdir, const char *name, struct stat *st)
+{
+	if (fstatat(fd, name, st, AT_SYMLINK_NOFOLLOW) == 0)
+		return 1;
+	if (errno == ENOENT)
+		return 0;
+	found(ck, "unreadable", strerror(errno), "%s/%s%s", ck->queue_name, subdir, name);
+	return -1;
+}
+
 /* What is ours has one name and is of one kind. Somebody else's is never written to, nor followed. */
 struct known {
 	const char *name;
@@ -189,7 +201,7 @@ check_known(struct checker *ck, int fd, const char *name, const struct known *kn
 		known++;
 	if (known->name == NULL)
 		return false;
-	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == -1)
+	if (look_at_entry(ck, fd, "", name, &st) != 1)
 		return true;
 	if ((st.st_mode & S_IFMT) != known->kind)
 		found(ck, "foreign",
@@ -228,7 +240,7 @@ check_kind(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 	struct stat st;
 	uint64_t number;
 
-	if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	if (look_at_entry(ck, fd, delay ? ".delay/" : ".wait/", e->d_name, &st) == 1 &&
 	    (message_name_parse(e->d_name, &number) == -1 ||
 	     !(delay ? S_ISDIR(st.st_mode) : S_ISFIFO(st.st_mode))))
 		found(ck, "foreign", delay ? "not a second's directory" : "not a fifo of mqd's",
@@ -336,9 +348,9 @@ check_config(struct checker *ck)
 	struct config_file file = {0};
 	struct stat st;
 
-	config_look(&file, fd, scope, check_setting, ck);
-	if (fstatat(fd, CONFIG_TEMPORARY, &st, AT_SYMLINK_NOFOLLOW) == -1 ||
-	    time(NULL) - st.st_mtime <= 1)
+	if (config_look(&file, fd, scope, check_setting, ck) == 0 && file.error != 0)
+		found(ck, "unreadable", strerror(file.error), "%s/.config", ck->queue_name);
+	if (look_at_entry(ck, fd, "", CONFIG_TEMPORARY, &st) != 1 || time(NULL) - st.st_mtime <= 1)
 		return;
 	found(ck, "leftover", "whoever wrote it has died", "%s/%s", ck->queue_name,
 	      CONFIG_TEMPORARY);
@@ -386,7 +398,7 @@ check_root_entry(struct checker *ck, int fd, const char *subdir, struct dirent *
 		return;
 	if (queue_name_decode(e->d_name, name) == -1)
 		found(ck, "foreign", "no queue has this name; left alone", "%s", e->d_name);
-	else if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode))
+	else if (look_at_entry(ck, fd, "", e->d_name, &st) == 1 && !S_ISDIR(st.st_mode))
 		found(ck, "foreign", "not a directory; left alone", "%s", e->d_name);
 }
 

@@ -280,7 +280,9 @@ os_loses_new_entries(int fd)
 {
 	/* btrfs, Linux 6.18: in one power cut of a hundred in the first moments of a queue's .delay, which
 	 * many processes flush at once, it was not there (tests/powercut --fs btrfs --how drop). */
-	return os_filesystem(fd) == 0x9123683e;
+	uint32_t type;
+
+	return os_filesystem(fd, &type) == -1 || type == 0x9123683e;
 }
 
 int
@@ -295,17 +297,20 @@ os_syncfs(int fd)
 #endif
 }
 
-uint32_t
-os_filesystem(int fd)
+int
+os_filesystem(int fd, uint32_t *type)
 {
+	*type = OS_FILESYSTEM_UNKNOWN;
 #if defined(__linux__) && !defined(MQ_PORTABLE)
 	struct statfs st;
 
-	return fstatfs(fd, &st) == 0 ? (uint32_t)st.f_type : OS_FILESYSTEM_UNKNOWN;
+	if (fstatfs(fd, &st) == -1)
+		return errno == ENOSYS ? 0 : -1;
+	*type = (uint32_t)st.f_type;
 #else
 	(void)fd;
-	return OS_FILESYSTEM_UNKNOWN;
 #endif
+	return 0;
 }
 
 bool

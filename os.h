@@ -73,11 +73,13 @@ int os_syncfs(int fd);
  * file system that `fd` lies on? Then only os_syncfs keeps it. */
 bool os_loses_new_entries(int fd);
 
-/* The type of the file system that an open file lies on, by the numbers of Linux. Whether names in
- * an open directory are the same that differ in upper and lower case alone; false also where the
- * system does not tell. */
+/* The type of the file system that an open file lies on, by the numbers of Linux; OS_FILESYSTEM_UNKNOWN
+ * where the system does not tell. 0 or -1. */
 #define OS_FILESYSTEM_UNKNOWN 0
-uint32_t os_filesystem(int fd);
+int os_filesystem(int fd, uint32_t *type);
+
+/* Are names in an open directory the same that differ in upper and lower case alone? False also where
+ * the system does not tell. */
 bool os_folds_case(int dirfd);
 
 /* Wait for what is being written of an open file, and tell of an error that nobody was told of yet, of

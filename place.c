@@ -17,11 +17,13 @@
  */
 #include "place.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "os.h"
@@ -99,9 +101,14 @@ filesystem_fault(int fd)
 {
 	static const char remedy[] =
 	    "move it to a local one (ext4, xfs, btrfs), or see -o filesystem in mqd(8)";
-	uint32_t type = os_filesystem(fd);
 	const struct filesystem *fs = NULL;
+	uint32_t type;
 
+	if (os_filesystem(fd, &type) == -1) {
+		snprintf(text, sizeof text, "lies on a file system that cannot be told: %s",
+		         strerror(errno));
+		return text;
+	}
 	for (size_t i = 0; i < sizeof filesystems / sizeof filesystems[0]; i++)
 		if (filesystems[i].type == type)
 			fs = &filesystems[i];

@@ -554,3 +554,44 @@ sweep() {
 		    assert proper == sorted(proper) and len(set(come)) == len(come), (where, a, come)
 	END
 }
+
+@test "any call of flush_expired fails: who is told how many went is told of all that should" {
+	python <<-'END'
+		new()
+		ctl("set", "q", "expire=yes")
+		a = say("set q 0 -1 1\r\nx", put("1"), "set q 0 -1 1\r\ny", put("2"))
+		assert a == ["STORED"] * 4, a
+		keep()
+		for where, a in each("flush_expired q"):
+		    assert failed(a[0]) or a[0] == "2" and files("") == [name(2), name(4)], (where, a, files(""))
+		    assert rest() == [*"12"], (where, a)
+	END
+}
+
+@test "a file system that cannot be told is not taken for a good one" {
+	[[ $MQD_BINARY != */portable/* ]] || skip "it does not ask"
+	python <<-'END'
+		new(put("1"))
+		keep()
+		for where, a in each("get q", calls=["?fstatfs,?fstatfs64"]):
+		    assert a == ["SERVER_ERROR spool refused"] and rest() == ["1"], (where, a)
+	END
+}
+
+@test "any look of a check fails: it says so" {
+	python <<-'END'
+		new(put("1"), put("2", "q/delay=1000"))
+		ctl("set", "q", "expire=yes")
+		keep()
+		for call, error in ("?newfstatat,?fstatat64,?statx", "ENOMEM"), ("openat", "EMFILE"), ("getdents64", "ENOMEM"):
+		    for n in itertools.count(1):
+		        fresh()
+		        p = subprocess.run(["strace", "-qq", "-o", trace, "-e", f"inject={call}:error={error}:when={n}",
+		                            mqctl, "-H", spool, "check"], capture_output=True, text=True)
+		        if "INJECTED" not in open(trace).read():
+		            break
+		        told = re.search("^(unreadable|misconfigured) ", p.stdout, re.M)
+		        assert (p.returncode == 1 and told) or p.returncode == 111, (call, n, p)
+		    assert n > 1 and p.returncode == 0, (call, p)
+	END
+}
