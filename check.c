@@ -87,9 +87,9 @@ look_at_message(struct checker *ck, int dirfd, const char *path, const char *nam
 		return FAULT_NONE; /* taken meanwhile */
 	enum fault fault = look_at(c.fd, &st, &detail);
 	enum claim_result r = fault == FAULT_NONE ? claim_check(ck->spool, &c, number) : CLAIM_GOT;
-	if (r == CLAIM_DAMAGED)
+	if (r == CLAIM_DAMAGED && errno == EBADMSG)
 		fault = FAULT_DAMAGED;
-	else if (r == CLAIM_ERROR)
+	else if (r != CLAIM_GOT)
 		fault = FAULT_UNREADABLE, detail = strerror(errno);
 	close_fd(&c.fd);
 	if (fault != FAULT_NONE)

@@ -40,6 +40,13 @@ unreadable(void)
 	return is_damage(errno) ? CLAIM_DAMAGED : CLAIM_ERROR;
 }
 
+static enum claim_result
+damaged(void)
+{
+	errno = EBADMSG;
+	return CLAIM_DAMAGED;
+}
+
 enum claim_result
 claim_check(struct spool *sp, struct claim *c, uint64_t number)
 {
@@ -53,11 +60,11 @@ claim_check(struct spool *sp, struct claim *c, uint64_t number)
 		return unreadable();
 	if (n < MESSAGE_HEADER_LEN || message_read_header(sp->buf, &c->message, &crc) == -1 ||
 	    (number != CLAIM_ANY_NUMBER && c->message.number != number))
-		return CLAIM_DAMAGED;
+		return damaged();
 	memcpy(line, sp->buf, sizeof line);
 	at = (uint64_t)n - MESSAGE_HEADER_LEN;
 	if (at > c->message.length)
-		return CLAIM_DAMAGED;
+		return damaged();
 	body_crc = crc32c(0, sp->buf + MESSAGE_HEADER_LEN, (size_t)at);
 	c->body = NULL;
 	if (n < (ssize_t)sizeof sp->buf && at == c->message.length)
@@ -65,14 +72,14 @@ claim_check(struct spool *sp, struct claim *c, uint64_t number)
 	else if (fstat(c->fd, &st) == -1)
 		return CLAIM_ERROR;
 	else if (body_bytes(&st) != c->message.length)
-		return CLAIM_DAMAGED;
+		return damaged();
 	for (; at < c->message.length; at += (uint64_t)n) {
 		n = claim_read(c, sp->buf, sizeof sp->buf, at);
 		if (n <= 0)
-			return n == 0 ? CLAIM_DAMAGED : unreadable();
+			return n == 0 ? damaged() : unreadable();
 		body_crc = crc32c(body_crc, sp->buf, (size_t)n);
 	}
-	return message_crc(line, body_crc) == crc ? CLAIM_GOT : CLAIM_DAMAGED;
+	return message_crc(line, body_crc) == crc ? CLAIM_GOT : damaged();
 }
 
 bool

@@ -281,7 +281,7 @@ gets_its_own(struct spool *sp, const char *queue, bool *to_parent)
 		return queue_config_known(q);
 	}
 	*to_parent = !spool_config(sp, NULL)->fanout_only;
-	return r == -1 ? -1 : spool_config_known(sp);
+	return r == -1 ? -1 : spool_config_known(sp, NULL);
 }
 
 void

@@ -493,6 +493,8 @@ cmd_status(struct spool *sp, int argc, char *argv[])
 	if (argc == 0) {
 		spool_on_mistake(sp, print_mistake);
 		const char *name = config_status_name(spool_config(sp, NULL)->status);
+		if (spool_config_known(sp, NULL) == -1)
+			die_system(".config");
 		if (want_json) {
 			json_begin(&document, stdout);
 			json_string(&document, "status", name);

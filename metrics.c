@@ -33,7 +33,9 @@ metrics_begin(struct metrics *m, struct spool *sp)
 	while (m->queues[n] != NULL)
 		n++;
 	m->stats = calloc(n + 1, sizeof *m->stats);
-	if (m->stats == NULL || fstatvfs(spool_dirfd(sp), &vfs) == -1) {
+	m->status = spool_config(sp, NULL)->status;
+	if (m->stats == NULL || spool_config_known(sp, NULL) == -1 ||
+	    fstatvfs(spool_dirfd(sp), &vfs) == -1) {
 		int e = errno;
 		metrics_end(m);
 		errno = e;
@@ -49,7 +51,6 @@ metrics_begin(struct metrics *m, struct spool *sp)
 		else
 			free(name);
 	}
-	m->status = spool_config(sp, NULL)->status;
 	m->size = (uint64_t)vfs.f_blocks * vfs.f_frsize;
 	m->available = (uint64_t)vfs.f_bavail * vfs.f_frsize;
 	m->inodes = vfs.f_files;

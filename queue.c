@@ -510,7 +510,7 @@ look_at_spool(struct spool *sp)
 static const struct config *
 common_config(struct spool *sp)
 {
-	if (spool_config_known(sp) == -1)
+	if (sp->config_file.error != 0)
 		sp->configured = false;
 	if (spool_dirfd(sp) != -1 && look_is_due(&sp->configured, &sp->looked))
 		look_at_spool(sp);
@@ -541,18 +541,23 @@ queue_config(struct queue *q)
 }
 
 int
-spool_config_known(const struct spool *sp)
+queue_config_known(const struct queue *q)
 {
-	errno = sp->config_file.error;
+	errno = q->spool->config_file.error;
+	if (errno == 0)
+		errno = q->config_file.error;
 	return errno == 0 ? 0 : -1;
 }
 
 int
-queue_config_known(const struct queue *q)
+spool_config_known(struct spool *sp, const char *queue)
 {
-	if (spool_config_known(q->spool) == -1)
-		return -1;
-	errno = q->config_file.error;
+	struct queue *q;
+	int r = queue == NULL ? 0 : queue_find(sp, queue, false, &q);
+
+	if (r != 0)
+		return r == -1 ? -1 : queue_config_known(q);
+	errno = sp->config_file.error;
 	return errno == 0 ? 0 : -1;
 }
 

@@ -64,7 +64,7 @@ refused_now(enum config_status status)
 {
 	const struct config *config = spool_config(conn.spool, NULL);
 
-	if (spool_config_known(conn.spool) == -1) {
+	if (spool_config_known(conn.spool, NULL) == -1) {
 		static char refusal[96];
 		snprintf(refusal, sizeof refusal, "SERVER_ERROR .config: %s", strerror(errno));
 		return refusal;
@@ -368,13 +368,16 @@ get_with_options(const struct command *c, const char *queue, const struct get_op
 		*refusal = "CLIENT_ERROR item was open too long";
 		return 0;
 	}
-	if (o->open && open - (o->close && open > 0) >= spool_config(conn.spool, queue)->max_open) {
-		*refusal = "CLIENT_ERROR close current item first";
-		return 0;
-	}
-	if (o->open && nopened == OPEN_MAX && !(o->close && open > 0)) {
-		*refusal = "CLIENT_ERROR too many open items";
-		return 0;
+	if (o->open) {
+		uint64_t max = spool_config(conn.spool, queue)->max_open;
+		if (spool_config_known(conn.spool, queue) == -1)
+			return errno;
+		if (open - (o->close && open > 0) >= max)
+			*refusal = "CLIENT_ERROR close current item first";
+		else if (nopened == OPEN_MAX && !(o->close && open > 0))
+			*refusal = "CLIENT_ERROR too many open items";
+		if (*refusal != NULL)
+			return 0;
 	}
 	if ((o->close || o->abort) && open > 0)
 		end_opened(first, o->close);
@@ -580,7 +583,8 @@ do_flush_all(const struct command *c)
 	char **queues;
 	int r = 0;
 
-	if (!spool_config(conn.spool, NULL)->allow_flush_all)
+	if (!spool_config(conn.spool, NULL)->allow_flush_all &&
+	    spool_config_known(conn.spool, NULL) == 0)
 		refusal = "CLIENT_ERROR flush_all not allowed";
 	if (refusal != NULL) {
 		conn_reply(c, refusal);
@@ -665,7 +669,11 @@ do_status(const struct command *c)
 		return;
 	}
 	if (c->key.s == NULL) {
-		conn_reply(c, replies[spool_config(conn.spool, NULL)->status]);
+		const struct config *config = spool_config(conn.spool, NULL);
+		if (spool_config_known(conn.spool, NULL) == -1)
+			conn_reply_error(c, "status", errno);
+		else
+			conn_reply(c, replies[config->status]);
 		return;
 	}
 	while (status <= STATUS_QUIESCENT && !proto_word_is(c->key, config_status_name(status)))

@@ -54,8 +54,8 @@ typedef void spool_report(const char *what, const char *path, const char *detail
  */
 const struct config *spool_config(struct spool *sp, const char *queue);
 
-/* Is it what the spool's file says? 0; or -1 with errno: that could not be read, and never was. */
-int spool_config_known(const struct spool *sp);
+/* Is it what the files say? 0; or -1 with errno: one of them could not be read, and never was. */
+int spool_config_known(struct spool *sp, const char *queue);
 void spool_on_mistake(struct spool *sp, spool_report *report);
 
 /* Tell whoever asks how far a call is that takes long, which are spool_flush and spool_check: `done`

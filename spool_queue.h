@@ -249,9 +249,9 @@ bool is_foreign(int error);
  * behind it; everything else may pass. */
 bool is_damage(int error);
 
-/* Read a whole message file and check it: that it bears `number` too, or, being delayed, any. CLAIM_GOT fills c->message and c->body;
- * CLAIM_DAMAGED: it is not what was once acknowledged under that number; or CLAIM_ERROR.
- */
+/* Read a whole message file and check it: that it bears `number` too, or, being delayed, any.
+ * CLAIM_GOT fills c->message and c->body. CLAIM_DAMAGED, with errno: it is not what was once
+ * acknowledged under that number, EBADMSG; or the disk cannot read it, as is_damage. CLAIM_ERROR. */
 #define CLAIM_ANY_NUMBER UINT64_MAX
 enum claim_result claim_check(struct spool *sp, struct claim *c, uint64_t number);
 

@@ -211,6 +211,7 @@ field() {
 }
 
 @test "killed while what is due is moved, where that takes two calls: it comes once, and in order" {
+	native "for a valgrind the log has no mark, and others take it for another mount's"
 	local n=0 linked=0 status
 	# strace takes renameat2 away, as an older file system has none, and kills at an unlink.
 	for ((n = 1; ; n++)); do

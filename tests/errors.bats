@@ -314,7 +314,7 @@ sys.stdout.write(p.stdout.decode().replace("\r", ""))' "$BATS_TEST_TMPDIR/mqd" "
 	put q a
 	printf 'set q/delay=1000 0 0 1\r\nb\r\n' | "$MQD" -H "$SPOOL" >/dev/null
 	for file in "$SPOOL/q/0000000000000001" "$(find "$SPOOL/q/.delay" -type f)"; do
-		for fault in openat:error=EMFILE openat:error=EIO "$looks:error=EIO" pread64:error=ENOMEM; do
+		for fault in openat:error=EMFILE openat:error=EIO "$looks:error=EIO" pread64:error=ENOMEM pread64:error=EIO; do
 			# What is opened it knows by its whole path; what is to be, by the name that is given.
 			run strace -qq -o /dev/null -P "$file" -P "${file##*/}" -e inject="$fault" "$MQCTL" -H "$SPOOL" check --repair
 			[[ $status -eq 1 && $output == "unreadable q/"*"${file##*/}: "* ]] || { echo "$fault: $status $output"; false; }

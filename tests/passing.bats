@@ -182,6 +182,25 @@ python() {
 	END
 }
 
+@test "settings that cannot be read at first: no command is answered by the defaults" {
+	python <<-'END'
+		for line, setting, right in ((b"status", "status = readonly", b"READONLY"), (b"flush_all", "allow_flush_all = yes", b"OK"),
+		                             (b"get q/open", "max_open = 2", b"END")):
+		    for file in ("/q/.config", "/.config") if line == b"get q/open" else ("/.config",):
+		        for options in each(LOOKS, OPENS, READS, path=(".config", spool + file)):
+		            fresh()
+		            open(spool + file, "w").write(setting + "\n")
+		            m = Mqd(*options)
+		            first, second = m.ask(line)[0], m.ask(line)[0]
+		            third = m.ask(line)[0]
+		            m.end()
+		            assert first == right or first.startswith(b"SERVER_ERROR"), (line, file, options, first)
+		            assert second == right, (line, file, options, first, second)
+		            limit = [right, b"CLIENT_ERROR close current item first"][line == b"get q/open" and first == right]
+		            assert third == limit, (line, file, options, first, second, third)
+	END
+}
+
 @test "settings that cannot be read at first: a queue with children gets nothing that is for them alone" {
 	python <<-'END'
 		for file, other in ("/q/.config", None), ("/.config", None), ("/.config", "/q/.config"):
