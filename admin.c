@@ -1,8 +1,9 @@
 /*
  * admin.c: what operators and counters want of a spool, off the path of set and get.
  *
- * Deleting, listing, statistics, looking without taking; check.c has the check of everything. All of
- * it works beside running traffic: what changes a queue holds its lock, what reads does not.
+ * Deleting, flushing, pausing, settings, listing, statistics, looking without taking; check.c has the
+ * check of everything. All of it works beside running traffic. Who looks at a queue locks it for a
+ * moment, and mends what it finds; what looks without a lock is in glance.c.
  */
 #include <dirent.h>
 #include <errno.h>

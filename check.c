@@ -1,9 +1,10 @@
 /*
  * check.c: what is wrong in a spool, for mqctl check, and what mends it.
  *
- * Everything is looked at, each queue with its lock held only for its counters and for what is mended:
- * it works beside running traffic, and a message that is taken meanwhile is no finding. What is damaged
- * or foreign is told and, with --repair, set aside; nothing is deleted that may be a message.
+ * It works beside running traffic: the messages that wait are read without the queue's lock, and one
+ * that is taken meanwhile is no finding; the lock is held for the counters, .claim, .tmp, .wait and what
+ * is delayed, and for what is mended. All is told. With --repair, what has a message's name and is
+ * damaged or none is set aside; nothing is deleted that may be a message.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -58,8 +59,8 @@ check_set_aside(struct checker *ck, const char *name)
 	queue_unlock(q);
 }
 
-/* What can be wrong with a file of ours. A disk that fails, or having no descriptor left, says nothing
- * against a message: it is told, and left where it is. */
+/* What can be wrong with a file of ours. Having no descriptor left, or a disk that cannot read it, says
+ * nothing against a message: it is told, and left where it is. */
 enum fault { FAULT_NONE, FAULT_UNREADABLE, FAULT_FOREIGN, FAULT_DAMAGED };
 static const char *const fault_names[] = {"", "unreadable", "foreign", "damaged"};
 

@@ -14,7 +14,8 @@
  * All of it happens with the queue's lock held, and somebody may die at any point: .state is
  * written before a message comes (that they are to be counted anew, and when the first may be due),
  * and before it goes into the queue (it is a hole there until it is moved). Whatever number its
- * header bears, a file in .delay is a message that is delayed. The log does not know of it: a push
+ * header bears, a file in .delay is a message that is delayed, unless it is the second name of one that
+ * stands in the queue already (was_promoted). The log does not know of it: a push
  * flushes it by itself, and a flush of the queue moves .delay away as a whole.
  */
 #include <errno.h>

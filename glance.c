@@ -6,9 +6,9 @@
  * looks at a queue locks it, and mends what it finds (spool_stat).
  *
  * A queue's counters are its .state, which is written in place. Without the lock a reader may see
- * half of a write, so it reads until two readings are the same. A state that is of another boot, or
- * cannot be read, will be made anew by the next process that uses the queue; here the directory
- * is listed instead. All figures are of one moment only as far as they come from .state.
+ * half of a write, so it reads until two readings are the same. A state that is of another boot, missing
+ * or malformed will be made anew by the next process that uses the queue; here the directory is
+ * listed instead. All figures are of one moment only as far as they come from .state.
  */
 #include "glance.h"
 

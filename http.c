@@ -180,7 +180,7 @@ answer_health(struct response *re, struct spool *sp, const struct metrics *m)
 	if (m->free_inodes < m->inodes / 100 * LOW_PERCENT)
 		fprintf(re->out, "less than %d %% of the inodes are free\n", LOW_PERCENT);
 	if (m->logged && m->log.failed)
-		fputs("a flush of the log has failed\n", re->out);
+		fputs("the log has failed\n", re->out);
 	if (ftell(re->out) == 0)
 		answer(re, 200, "ok, status %s\n", config_status_name(m->status));
 }

@@ -7,7 +7,7 @@
  * The messages' own files and directories reach the disk whenever the kernel writes them; what it
  * had not written when the power failed is made anew from the log.
  *
- *     .journal   a header of 4 KiB, and a ring of records: push, take, drop
+ *     .journal   a header of 4 KiB, and a ring of records: push, stored, take, drop
  *     .sync      where the ring ends and up to where it is flushed; itself never flushed
  *
  * append      under a lock: write the record behind the last, then its end to .sync. So records
@@ -27,15 +27,17 @@
  * first message does not go through the log, but makes its directory durable (spool.c,
  * sync_message); so an inode that is gone after a power loss was removed on purpose.
  *
- * The locks are fcntl locks on bytes of .journal, which end with the process. A process that was
- * killed in an append left `end` where it was, and the next overwrites what it wrote; one that was
- * killed in a flush or checkpoint has changed nothing yet.
+ * The locks, an flock for appending and fcntl locks on bytes of .journal for the rest, end with the
+ * process. A process that was killed in an append left `end` where it was, and the next overwrites
+ * what it wrote; one that was killed in a flush has changed nothing yet, and in a checkpoint nothing
+ * but the header's `tail`, once that was right.
  *
  * Nothing is believed of a disk that has failed once. After an error the kernel takes the pages for
  * clean, and tells nobody a second time; so the next flush succeeds, whatever became of them. A log
- * one of whose flushes failed, or whose checkpoint did, is used no more: everybody flushes by itself
- * what it cannot log, and a new log begins once all messages of the old one have been made dirty
- * again, restored from it where they are torn by now, and flushed.
+ * one of whose flushes or checkpoints failed, that could not be told of a take, or whose .sync is
+ * gone while there is something in it, is used no more: everybody flushes by itself what it cannot
+ * log, and a new log begins once all messages of the old one have been made dirty again, restored
+ * from it where they are torn by now, and flushed.
  *
  * A file system may also go and come back without a reboot: a device that was pulled, a forced
  * unmount. Then what the kernel had not written is lost as in a power cut. The log's inode is marked
@@ -693,7 +695,7 @@ append_for(struct spool *sp, uint64_t ino, char *buf, enum record_type type, uin
 		if (type == RECORD_PUSH)
 			return at;
 	}
-	/* Of a message that the log has it does not know that it was taken. */
+	/* The log still has this message's push, and was not told that it was taken. */
 	if (at == 0 && !full && j->ends != NULL)
 		give_up(sp);
 	return at;

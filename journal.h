@@ -51,7 +51,7 @@ void journal_make(struct spool *sp);
  * body is at `body`, or, if that is NULL, in the file `fd`. With the
  * queue's lock held, after the message got its number: so the log's order is that of the queue.
  * journal_stored: the same for a message that is flushed by itself.
- * journal_take: the message is about to be unlinked.
+ * journal_take: the message is about to be unlinked, or was just now.
  */
 uint64_t journal_push(struct queue *q, uint64_t number, const char *line, const char *body, int fd,
                       uint64_t length);

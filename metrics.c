@@ -153,7 +153,7 @@ print_log(FILE *out, const struct journal_glance *log)
 	    "they lie.");
 	one(out, "log_flushes_total", "counter", log->flushes, "Flushes of the log.");
 	one(out, "log_failed", "gauge", log->failed,
-	    "1: a flush has failed, and a new log is to be made.");
+	    "1: a flush has failed, or a removal was not written to it; a new log is to be made.");
 	head(out, "log_appended_timestamp_seconds", "gauge",
 	     "When something was appended to the log last.");
 	fprintf(out, "mqd_log_appended_timestamp_seconds %lld.%03ld\n",

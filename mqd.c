@@ -15,10 +15,11 @@
  *
  * These four are the system. What they rest on, each for one thing:
  *
- *     claim.c       how messages leave: the other half of spool.c
+ *     claim.c       messages that leave: claim, finish, release, move
  *     connection.c  the bytes of the connection, in and out
  *     proto.c       bytes to commands and what is answered to those that mean nothing here
- *     journal.c     the log by which pushes and removals share a flush
+ *     journal.c     the log by which pushes and removals share a flush; replay.c: what it says,
+ *                   done to the queues
  *     wait.c        processes that wait for a message stand in line
  *     delay.c       messages that are not to be delivered yet
  *     fanout.c      queues that get a copy of what another gets
@@ -26,7 +27,7 @@
  *     report.c      what is told of the spool: stats; figures.c: under which names
  *     auth.c        who may speak to us; shacrypt.c hashes the passwords
  *     daemon.c      in the background, for old init scripts
- *     admin.c       the spool's other half: delete, list, statistics
+ *     admin.c       operators' work: delete, flush, list, statistics
  *     check.c       what is wrong in it
  *     place.c       where a spool may lie, and whose it must be
  *

@@ -22,7 +22,7 @@
  * to, is always replaced, because a worker that begins to wait finds what is waiting already.
  *
  * The parent never opens a queue: a flock belongs to the open file, which a child would share.
- * When a worker was killed it puts back at once what that had claimed.
+ * When a worker was killed it forks a process that puts back at once what that had claimed.
  */
 #include "pool.h"
 

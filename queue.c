@@ -2,9 +2,13 @@
  * queue.c: a queue's directory: handles, the lock, .state, and what dead processes left.
  *
  * A queue is used through a handle, which keeps its directories open. Taking the lock checks
- * that the handle still leads where its name does, and loads the state; a state that cannot be
- * read, or was written before the last reboot, is made anew from a listing. See spool.c for how
- * messages move, and why nothing is lost when a process dies in between.
+ * that the handle still leads where its name does, and loads the state; one that is missing or
+ * malformed, or from before the last reboot or mount, is made anew from a listing. See spool.c for
+ * how messages move, and why nothing is lost when a process dies in between.
+ *
+ * The sweep (queue_sweep) puts back what dead processes had claimed, and removes what they were
+ * writing. Who takes a message, peeks or asks for figures does it first, with the lock held, if
+ * nobody has for half a second; a push never does.
  */
 #include "spool_queue.h"
 

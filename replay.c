@@ -179,7 +179,7 @@ restore(struct queue *q, const struct entry *e)
 		return clear_place(q, q->dirfd, name, waiting); /* an orphan, which comes back */
 	if (waiting == FOUND_SAME)
 		return clear_place(q, q->claimfd, name, claimed);
-	/* Who does this again must find that there is something to do until all is done. */
+	/* The old files stay until the new one is complete, so that another replay begins again. */
 	unlinkat(q->tmpfd, tmp, 0);
 	fd = openat(q->tmpfd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd == -1)

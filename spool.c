@@ -11,6 +11,8 @@
  *     <spool>/<queue>/.wait/<number>     a fifo of a process that waits for a message, see wait.c
  *     <spool>/<queue>/.config            settings, see config.c; <spool>/.config for all queues
  *     <spool>/.fanout/<queue>/<child>    who gets copies, see fanout.c
+ *     <spool>/.journal, .sync            the log, see journal.c
+ *     <spool>/.stats                     counters of all connections, see stats.c
  *     <spool>/.trash/<pid>.<n>           a deleted queue whose files are being unlinked
  *     <spool>/.import/...                what mqctl is bringing in from elsewhere, see stage.c
  *
@@ -22,7 +24,7 @@
  *           A delayed one goes into .delay instead, and comes into the queue, with the number that
  *           is next, by the claim that finds it due.
  * claim:    lock; find the head, flock it, rename it into .claim; unlock; check its checksum.
- * finish:   mark it as spent, so that a push may write over it; or unlink it.
+ * finish:   mark it as spent, so that a push may write over it; or unlink it; sync.
  * release:  lock; rename it back to its number; unlock.
  * move:     what has expired or failed too often is pushed to another queue once it is claimed, and
  *           finished then: who dies in between leaves it in both, never in none.
@@ -37,6 +39,9 @@
  *     died in push, after the rename      a message stands at `next`: it is counted then
  *     died in claim, after the rename     it still counts as waiting, and so does the orphan
  *     died in release, before the rename  the same
+ *
+ * To sync is to append a record to the log with the lock held, and later to flush that, once for all
+ * processes that wait for it; a message too large for the log is flushed by itself (journal.c).
  *
  * Renames never replace anything: if the lock were broken, or the state wrong, a push would
  * find its number taken and go on to the next, and a claim would find its message gone.

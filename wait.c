@@ -11,7 +11,7 @@
  * when one that is delayed is due, when a pause ends, and shortly after a claimed file was closed,
  * whose owner may have died.
  *
- * The line is changed under the queue's lock. A fifo that a dead process left is removed by
+ * Who joins the line or moves up holds the queue's lock; who leaves need not. A fifo that a dead process left is removed by
  * whoever finds it before himself. Nothing in `.wait` matters to a message.
  */
 #include "wait.h"
