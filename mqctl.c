@@ -449,7 +449,7 @@ static const struct command {
      "write queues to standard output, as a tar archive"},
     {"import", cmd_import, 0, ANY, "[--strip-padding] [memcacheq://host:port [queue...]]",
      "take a server's messages, or read what export wrote"},
-    {"rebalance", cmd_rebalance, 4, ANY, "--to host:port,... --self host:port [queue...]",
+    {"rebalance", cmd_rebalance, 4, ANY, "[--unweighted] --to host:port,... --self host:port [queue...]",
      "move queues to where ketama's clients look for them"},
     {"check", cmd_check, 0, 1, "[--repair]", "list what is wrong in the spool; --repair mends it"},
     {"metrics", cmd_metrics, 0, 0, "", "all figures, as Prometheus reads them"},
