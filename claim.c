@@ -439,6 +439,13 @@ claim_head(struct spool *sp, const char *queue, enum claim_how how, struct passe
 		return r == 0 ? CLAIM_EMPTY : CLAIM_ERROR;
 	struct state *s = &q->state;
 	*c = (struct claim){.queue = q, .fd = -1, .opened = how == CLAIM_TO_OPEN};
+	if (c->opened) { /* for how long? */
+		queue_config(q);
+		if (queue_config_known(q) == -1) {
+			queue_unlock(q);
+			return CLAIM_ERROR;
+		}
+	}
 	s->expired += passed->expired;
 	s->dead += passed->dead;
 	s->opened -= passed->opened < s->opened ? passed->opened : s->opened;

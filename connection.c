@@ -77,11 +77,13 @@ static struct {
 volatile sig_atomic_t conn_terminating;
 
 void
-conn_terminate(void)
+conn_terminate(int sig)
 {
 	/* The alarm makes sure that no call blocks for ever, also one that begins just after
 	 * this. Where one goes on all the same (a lock that somebody else holds), everything that
-	 * is left is the kernel's to release. */
+	 * is left is the kernel's to release. Who is asked twice has no less time. */
+	if (conn_terminating > 0 && sig != SIGALRM)
+		return;
 	if (++conn_terminating > GRACE_SECONDS + 2)
 		_exit(0);
 	alarm(1);
@@ -137,7 +139,7 @@ static void
 settle(void)
 {
 	if (spool_settle(conn.spool) == -1)
-		log_error("after a power loss a delivered message may come again: %s",
+		log_often("after a power loss a delivered message may come again: %s",
 		          strerror(errno));
 }
 
@@ -281,6 +283,7 @@ send_file(const struct claim *claim)
 	uint64_t at = 0;
 
 	conn_flush();
+	settle();
 	while (at < claim->message.length && !conn.reader_gone) {
 		ssize_t n = claim_send(claim, io.out, SEND_MAX, at);
 		if (n > 0)
@@ -385,7 +388,7 @@ await_input(void)
 	struct pollfd p = {.fd = io.in, .events = POLLIN};
 	uint64_t idle_ms = (uint64_t)io.idle_timeout * 1000, begin = 0;
 
-	for (uint64_t next; (next = io.due()) != 0;) {
+	for (uint64_t next; !conn_terminating && (next = io.due()) != 0;) {
 		uint64_t now = os_monotonic_ms();
 		if (begin == 0)
 			begin = now;
@@ -394,7 +397,8 @@ await_input(void)
 		if (idle_ms > 0 && begin + idle_ms < next)
 			next = begin + idle_ms;
 		uint64_t ms = next > now ? next - now : 0;
-		if (poll(&p, 1, ms > INT_MAX ? INT_MAX : (int)ms) != 0)
+		int r = poll(&p, 1, ms > INT_MAX ? INT_MAX : (int)ms);
+		if (r > 0 || (r == -1 && errno != EINTR))
 			break;
 	}
 	return true;
@@ -427,10 +431,10 @@ fill(bool between)
 	ssize_t n;
 
 	conn_flush();
-	if (between)
-		empty_trash();
 	if (!spool_is_settled(conn.spool) && poll(&p, 1, SETTLE_MS) <= 0)
 		settle();
+	if (between)
+		empty_trash();
 	spool_tidy(conn.spool);
 	if (io.input_ends || trickles(between))
 		return false;
@@ -446,9 +450,7 @@ fill(bool between)
 	if (!await_input() || (!io.is_socket && io.idle_timeout > 0 && !wait_for(io.in, POLLIN)))
 		return false;
 	for (;;) {
-		if (between && conn_terminating && !is_beginning())
-			return false;
-		if (!await_input())
+		if (!await_input() || (between && conn_terminating && !is_beginning()))
 			return false;
 		n = read(io.in, io.in_buf + io.end, IN_SIZE - io.end);
 		if (n > 0)
@@ -767,6 +769,9 @@ conn_end(void)
 	settle();
 	if (!io.peer_left)
 		linger();
-	io.peer_left = true; /* or we did */
+	else if (io.is_socket)
+		shutdown(io.out,
+		         SHUT_WR); /* it may have closed its side alone, and wait for ours */
+	io.peer_left = true;       /* or we did */
 	empty_trash();
 }

@@ -31,7 +31,7 @@ extern volatile sig_atomic_t conn_terminating;
 void conn_worked(void);
 
 /* Ask it to end. For serve_terminate, which see. */
-void conn_terminate(void);
+void conn_terminate(int sig);
 
 /* Connections will be accepted on `listener`: have it give them what it can, so that this need not be
  * done for each. */

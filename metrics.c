@@ -32,8 +32,8 @@ metrics_begin(struct metrics *m, struct spool *sp)
 		return -1;
 	while (m->queues[n] != NULL)
 		n++;
-	m->stats = calloc(n + 1, sizeof *m->stats);
 	m->status = spool_config(sp, NULL)->status;
+	m->stats = calloc(n + 1, sizeof *m->stats);
 	if (m->stats == NULL || spool_config_known(sp, NULL) == -1 ||
 	    fstatvfs(spool_dirfd(sp), &vfs) == -1) {
 		int e = errno;

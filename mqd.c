@@ -513,8 +513,7 @@ find_socket(struct listeners *l)
 static void
 on_stop(int sig)
 {
-	(void)sig;
-	serve_terminate();
+	serve_terminate(sig);
 }
 
 static void
@@ -727,9 +726,12 @@ main(int argc, char *argv[])
 	    .sync = SPOOL_SYNC_FULL,
 	    .serve = {.max_body = 1 << 20, .max_connections = 1024, .keepalive = 60},
 	    .pool = {.spares = 4}};
+	sigset_t none;
 
 	choose_log();
 	parse_options(&o, argc, argv);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL); /* what we were started with need not be ours */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* EFBIG is answered like any other */
 	umask(077);

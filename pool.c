@@ -50,8 +50,8 @@ _Static_assert(LISTEN_MAX <= OS_WAIT_MAX, "all sockets can be waited on");
 #define BACKLOG_MAX 65535
 #define RETRY_MS 1000 /* until something is tried again that the system had no room for */
 
-enum { RESTED, REPLACE }; /* exit status of a worker */
-enum worker_state { NONE, IDLE, BUSY };
+enum { RESTED, REPLACE };                    /* exit status of a worker */
+enum worker_state { NONE, NEW, IDLE, BUSY }; /* NEW: idle, and has served nobody yet */
 
 struct shared {
 	_Atomic uint64_t left_ms; /* when a connection ended last */
@@ -69,8 +69,10 @@ struct pool {
 	const struct serve_options *serve;
 	size_t spares, max, n;
 	uint64_t idle_timeout_ms;
-	pid_t *pids; /* by slot, 0 = none */
-	size_t owed; /* workers that must be replaced */
+	pid_t *pids;         /* by slot, 0 = none */
+	size_t owed;         /* workers that must be replaced */
+	uint64_t rest_until; /* none is started before that */
+	pid_t parent;
 	int parent_end, worker_end;
 	sigset_t unblocked; /* the signal mask that we were started with */
 	struct shared *shared;
@@ -115,9 +117,8 @@ on_orphaned(int sig)
 static void
 on_worker_stop(int sig)
 {
-	(void)sig;
 	stopping = 1;
-	serve_terminate();
+	serve_terminate(sig);
 }
 
 /* Set a handler; SA_RESTART in `flags`, or it interrupts system calls. */
@@ -137,7 +138,7 @@ count_idle(struct shared *s, size_t enough)
 	size_t n = 0, slots = s->slots;
 
 	for (size_t i = 0; i < slots && n < enough; i++)
-		n += s->states[i] == IDLE;
+		n += s->states[i] == NEW || s->states[i] == IDLE;
 	return n;
 }
 
@@ -162,8 +163,9 @@ ask_for_more(const struct pool *p)
 	if (s->full) {
 		if (idle == 0)
 			tell_all_busy(p);
-	} else if (idle < p->spares && !atomic_exchange(&s->asked, true)) {
-		send(p->worker_end, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	} else if (idle < p->spares && !atomic_exchange(&s->asked, true) &&
+	           send(p->worker_end, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == -1) {
+		kill(p->parent, SIGCHLD); /* without memory; this wakes it, too */
 	}
 }
 
@@ -265,7 +267,7 @@ next_connection(struct worker *w)
 
 /* The child's whole life. */
 _Noreturn static void
-work(const struct pool *p, size_t slot, pid_t parent)
+work(const struct pool *p, size_t slot)
 {
 	struct worker w = {.pool = p, .rest_at = os_monotonic_ms() + REST_MS, .set = -1};
 	struct spool *sp;
@@ -274,7 +276,7 @@ work(const struct pool *p, size_t slot, pid_t parent)
 	free(p->pids); /* the parent's business */
 	orphaned_from = p->listeners;
 	handle(SIGUSR1, on_orphaned, SA_RESTART);
-	os_signal_when_orphaned(SIGUSR1, parent);
+	os_signal_when_orphaned(SIGUSR1, p->parent);
 	handle(SIGTERM, on_worker_stop, 0);
 	handle(SIGINT, on_worker_stop, 0);
 	handle(SIGALRM, on_worker_stop, 0);
@@ -311,10 +313,10 @@ start_worker(struct pool *p)
 		slot++;
 	if (slot >= s->slots)
 		s->slots = slot + 1;
-	s->states[slot] = IDLE;
-	pid_t parent = getpid(), pid = fork();
+	s->states[slot] = NEW;
+	pid_t pid = fork();
 	if (pid == 0)
-		work(p, slot, parent);
+		work(p, slot);
 	if (pid == -1) {
 		s->states[slot] = NONE;
 		if (!logged)
@@ -335,7 +337,7 @@ static bool
 keep_spares(struct pool *p)
 {
 	struct shared *s = p->shared;
-	bool ok = true;
+	bool ok = p->rest_until == 0 || os_monotonic_ms() >= p->rest_until;
 
 	/* Before the idle are counted: a worker that is not counted any more asks for another, unless
 	 * it is told that there may be no more. */
@@ -353,12 +355,10 @@ keep_spares(struct pool *p)
 static void
 sweep_for_killed(const struct pool *p)
 {
-	pid_t parent = getpid();
-
 	/* In a process of its own, because a queue may be locked for long. */
 	if (fork() != 0)
 		return;
-	os_signal_when_orphaned(SIGTERM, parent);
+	os_signal_when_orphaned(SIGTERM, p->parent);
 	handle(SIGTERM, SIG_DFL, 0); /* it holds nothing that its death would not release */
 	sigprocmask(SIG_SETMASK, &p->unblocked, NULL);
 	close(p->parent_end);
@@ -383,6 +383,7 @@ reap(struct pool *p)
 			slot++;
 		if (slot == s->slots)
 			continue; /* it swept, or was not ours */
+		bool served = s->states[slot] != NEW;
 		p->pids[slot] = 0;
 		s->states[slot] = NONE;
 		while (s->slots > 0 && p->pids[s->slots - 1] == 0)
@@ -393,9 +394,11 @@ reap(struct pool *p)
 		else
 			s->told = false;
 		if (WIFSIGNALED(status)) {
-			log_error("worker %ld was killed by signal %d", (long)pid,
+			log_often("worker %ld was killed by signal %d", (long)pid,
 			          WTERMSIG(status));
 			killed = true;
+			if (!served) /* perhaps none can live here */
+				p->rest_until = os_monotonic_ms() + RETRY_MS;
 		}
 	}
 	if (killed)
@@ -417,10 +420,10 @@ sleep_until_needed(const struct pool *p, int64_t timeout_ms)
 }
 
 static bool
-is_any(const struct pool *p, enum worker_state state)
+is_any_busy(const struct pool *p)
 {
 	for (size_t i = 0; i < p->shared->slots; i++)
-		if (p->shared->states[i] == state)
+		if (p->shared->states[i] == BUSY)
 			return true;
 	return false;
 }
@@ -455,7 +458,7 @@ everybody_left(struct pool *p)
 	struct pool old = *p;
 
 	accept_no_more(p);
-	while (!stopping && is_any(p, IDLE)) {
+	while (!stopping && count_idle(p->shared, 1) > 0) {
 		sleep_until_needed(p, RETRY_MS);
 		reap(p);
 	}
@@ -477,7 +480,7 @@ time_left(const struct pool *p)
 
 	if (p->idle_timeout_ms == 0)
 		return -1;
-	if (is_any(p, BUSY))
+	if (is_any_busy(p))
 		return (int64_t)p->idle_timeout_ms; /* that one cannot leave before now */
 	return end > now ? (int64_t)(end - now) : 0;
 }
@@ -540,6 +543,7 @@ pool_serve(const struct listeners *l, const char *spool_dir, enum spool_sync syn
 	                 .sync = sync,
 	                 .serve = serve,
 	                 .spares = options->spares,
+	                 .parent = getpid(),
 	                 .max = serve->max_connections,
 	                 .idle_timeout_ms = (uint64_t)options->idle_timeout * 1000};
 	sigset_t blocked;

@@ -57,6 +57,14 @@ end_survey(struct survey *s)
 	free(s->there);
 }
 
+/* May the next look succeed? Then figures without this queue would be wrong. Else it is no queue of
+ * ours, or on a disk that fails, and the others are told. */
+static bool
+may_pass(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOMEM;
+}
+
 /* Returns 0, and then end_survey is to be called; or -1 with errno. */
 static int
 survey(struct survey *s)
@@ -75,8 +83,16 @@ survey(struct survey *s)
 		errno = ENOMEM;
 		return -1;
 	}
-	for (size_t i = 0; i < n; i++)
-		s->there[i] = spool_stat(conn.spool, s->queues[i], &s->stats[i]) == 1;
+	for (size_t i = 0; i < n; i++) {
+		int r = spool_stat(conn.spool, s->queues[i], &s->stats[i]);
+		s->there[i] = r == 1;
+		if (r == -1 && may_pass(errno)) {
+			int e = errno;
+			end_survey(s);
+			errno = e;
+			return -1;
+		}
+	}
 	return 0;
 }
 
@@ -167,8 +183,8 @@ stats_queue(const struct command *c)
 		if (r == 1)
 			conn_put_line("STAT %.*s %" PRIu64 "/%" PRIu64, len, name, qs.put,
 			              qs.taken);
-		else if (r == -1 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
-			error = errno; /* else it is no queue of ours */
+		else if (r == -1 && may_pass(errno))
+			error = errno;
 	}
 	spool_list_free(queues);
 	if (error != 0)
@@ -210,21 +226,32 @@ report_stats(const struct command *c, const struct serve_options *options)
  * dump_stats
  */
 
-/* One that is not there has no fields. */
-static void
+/* One that is not there has no fields. Returns 0, or an error that may pass. */
+static int
 dump_queue(const char *queue, int len, const char *name)
 {
 	struct queue_stat qs;
-	int r = spool_stat(conn.spool, queue, &qs);
+	int r = spool_stat(conn.spool, queue, &qs), error = r == -1 ? errno : 0;
 
 	if (r == -1)
-		conn_log_error(queue, errno);
+		conn_log_error(queue, error);
 	conn_put_line("queue '%.*s' {", len, name);
 	for (size_t i = 0; r == 1 && i < FIGURES; i++)
 		if (figures[i].kestrel != NULL)
 			conn_put_line("  %s=%" PRIu64, figures[i].kestrel,
 			              figure_value(&qs, &figures[i]));
 	conn_put_line("}");
+	return may_pass(error) ? error : 0;
+}
+
+/* The last line, after all queues. */
+static void
+end_dump(const struct command *c, int error)
+{
+	if (error != 0)
+		conn_reply_error(c, "dump_stats", error);
+	else
+		conn_put_line("END");
 }
 
 static void
@@ -232,21 +259,25 @@ dump_all(const struct command *c)
 {
 	char name[QUEUE_NAME_MAX + 1];
 	char **queues = spool_list(conn.spool);
+	int error = 0;
 
 	if (queues == NULL) {
 		conn_reply_error(c, "dump_stats", errno);
 		return;
 	}
-	for (size_t i = 0; queues[i] != NULL; i++)
-		dump_queue(queues[i], name_on_wire(queues[i], name), name);
+	for (size_t i = 0; queues[i] != NULL; i++) {
+		int e = dump_queue(queues[i], name_on_wire(queues[i], name), name);
+		error = e != 0 ? e : error;
+	}
 	spool_list_free(queues);
-	conn_put_line("END");
+	end_dump(c, error);
 }
 
 void
 report_dump_stats(const struct command *c)
 {
 	char queue[QUEUE_NAME_MAX + 1];
+	int error = 0;
 
 	if (c->key.s == NULL) {
 		dump_all(c);
@@ -260,7 +291,9 @@ report_dump_stats(const struct command *c)
 		}
 	}
 	for (struct word w = c->key; w.s != NULL; proto_next_word(c->end, &w))
-		if (proto_key_error(w, queue) == NULL)
-			dump_queue(queue, (int)w.len, w.s);
-	conn_put_line("END");
+		if (proto_key_error(w, queue) == NULL) {
+			int e = dump_queue(queue, (int)w.len, w.s);
+			error = e != 0 ? e : error;
+		}
+	end_dump(c, error);
 }

@@ -53,9 +53,9 @@ static struct opened {
 static size_t nopened;
 
 void
-serve_terminate(void)
+serve_terminate(int sig)
 {
-	conn_terminate();
+	conn_terminate(sig);
 }
 
 /* Why a command that this status, or a stricter one, does not allow is refused; NULL if it is not. */
@@ -832,7 +832,7 @@ serve(struct spool *sp, const struct serve_options *options, int in, int out)
 	}
 	dirfd = spool_dirfd(sp);
 	if (dirfd != -1 && stats_open(dirfd) == -1)
-		log_error("counting for this connection alone: %s", strerror(errno));
+		log_often("counting for this connection alone: %s", strerror(errno));
 	stats_enter();
 	stats_add(STATS_CONNECTIONS, 1);
 	log_info("a connection begins");

@@ -22,8 +22,8 @@ struct serve_options {
  * and did not: then the spool was not looked at. */
 bool serve(struct spool *sp, const struct serve_options *options, int in, int out);
 
-/* To be called from the handler of a signal that asks the process to end, and of SIGALRM: serve
+/* To be called from the handler of the signals that ask the process to end, and of SIGALRM: serve
  * returns after the command at hand, or the process exits when that takes too long. */
-void serve_terminate(void);
+void serve_terminate(int sig);
 
 #endif

@@ -201,6 +201,40 @@ python() {
 	END
 }
 
+@test "settings that cannot be read at first: what is open for too long goes back all the same" {
+	python <<-'END'
+		for line in b"get q/open", b"monitor q 0 1":
+		    for options in each(LOOKS, OPENS, READS, path=(".config", spool + "/q/.config")):
+		        fresh()
+		        open(spool + "/q/.config", "w").write("open_timeout = 50ms\n")
+		        m = Mqd(*options)
+		        reply, body = m.ask(line)
+		        if body is None:
+		            assert reply.startswith(b"SERVER_ERROR"), (options, reply)
+		        else:
+		            if line.startswith(b"monitor"):
+		                assert m.r.readline() == b"END\r\n"
+		            time.sleep(0.1)
+		            reply = m.ask(b"get q/close")[0]
+		            assert reply == b"CLIENT_ERROR item was open too long", (line, options, reply)
+		        m.end()
+		        assert sorted(drain()) == [b"1", b"2"], (line, options)
+	END
+}
+
+@test "figures: none are told that leave a queue out for want of memory or descriptors" {
+	python <<-'END'
+		for line in b"stats", b"stats queue", b"dump_stats", b"dump_stats q r":
+		    for options in each(LOOKS, OPENS, "?pread64:ENOMEM", "getdents64:ENOMEM"):
+		        fresh()
+		        push(b"3", queue=b"r")
+		        out = output(*strace(*options), mqd, "-H", spool, input=line + b"\r\n")
+		        right = {b"stats": [b"STAT curr_items 3\r"], b"stats queue": [b"STAT q 2/0\r", b"STAT r 1/0\r"]}
+		        right = right.get(line, [b"  items=2\r", b"  items=1\r"])
+		        assert b"SERVER_ERROR" in out or all(part in out for part in right), (line, options, out)
+	END
+}
+
 @test "settings that cannot be read at first: a queue with children gets nothing that is for them alone" {
 	python <<-'END'
 		for file, other in ("/q/.config", None), ("/.config", None), ("/.config", "/q/.config"):

@@ -555,3 +555,120 @@ python() {
 	wait "$client"
 	[ "$(workers)" = "$pid" ]
 }
+
+# lone < script: mqd is started by the script itself, with `start`.
+lone() {
+	{
+		cat <<-'END'
+			import fcntl, os, signal, socket, subprocess, sys, termios, time
+			mqd, spool, trace = sys.argv[1:]
+			s = socket.socket()
+			s.bind(("127.0.0.1", 0))
+			port = s.getsockname()[1]
+			s.close()
+			os.environ["ASAN_OPTIONS"] = "detect_leaks=0"
+			def children(pid):
+			    return [int(w) for w in open(f"/proc/{pid}/task/{pid}/children").read().split()]
+			def until(condition):
+			    end = time.monotonic() + 10
+			    while not condition():
+			        assert time.monotonic() < end
+			        time.sleep(0.01)
+			def listens():
+			    try:
+			        socket.create_connection(("127.0.0.1", port)).close()
+			        return True
+			    except OSError:
+			        return False
+			def start(*options, strace=(), **more):
+			    command = [mqd, "-H", spool, "-p", str(port), "-l", "127.0.0.1", *options]
+			    if os.geteuid() == 0:
+			        command += ["-u", "root"]
+			    if strace:
+			        command = ["strace", "-f", "-qq", "-o", trace, *strace] + command
+			    p = subprocess.Popen(command, **more)
+			    until(listens)
+			    return p, children(p.pid)[0] if strace else p.pid
+			def served(s):
+			    s.settimeout(10)
+			    s.sendall(b"version\r\n")
+			    return s.recv(100).startswith(b"VERSION")
+			def connect():
+			    return socket.create_connection(("127.0.0.1", port), 10)
+		END
+		cat
+	} >"$BATS_TEST_TMPDIR/script.py"
+	mkdir -p "$SPOOL"
+	timeout 60 "$PYTHON" "$BATS_TEST_TMPDIR/script.py" "$MQD_BINARY" "$SPOOL" "$BATS_TEST_TMPDIR/trace"
+}
+
+@test "a worker that cannot tell the parent that it is the last idle one: further connections are served" {
+	native "it is traced"
+	lone <<-'END'
+		p, parent = start("-t", "1", "-c", "20", "-N", strace=("-e", "trace=sendto", "-e", "inject=sendto:error=ENOBUFS"))
+		try:
+		    held = [connect() for i in range(5)]
+		    assert all(map(served, held))
+		    assert "ENOBUFS" in open(trace).read()
+		finally:
+		    os.kill(parent, signal.SIGTERM)
+		    p.wait()
+	END
+}
+
+@test "started with its signals blocked: dead workers are replaced, and SIGTERM ends it" {
+	native "it takes more signals"
+	lone <<-'END'
+		def block():
+		    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM, signal.SIGALRM})
+		p, parent = start("-t", "2", "-N", preexec_fn=block)
+		try:
+		    for pid in children(parent):
+		        os.kill(pid, signal.SIGKILL)
+		    assert served(connect())
+		    p.terminate()
+		    assert p.wait(10) == 0
+		finally:
+		    p.kill()
+		ours, its = socket.socketpair()
+		p = subprocess.Popen([mqd, "-H", spool], stdin=its, preexec_fn=block)
+		its.close()
+		assert served(ours)
+		p.terminate()
+		assert p.wait(10) == 0
+	END
+}
+
+@test "workers that die as soon as they live: a few a second, and not a line for each" {
+	native "it is traced"
+	[[ $MQD_BINARY != */portable/* ]] || skip "it has no epoll"
+	lone <<-'END'
+		with open(trace + ".log", "w+") as log:
+		    p, parent = start("-t", "4", "-N", stderr=log,
+		                      strace=("-e", "trace=epoll_create1", "-e", "inject=epoll_create1:signal=SIGSEGV"))
+		    begin = time.monotonic()
+		    until(lambda: open(log.name).read().count("was killed by signal 11") >= 12)
+		    took = time.monotonic() - begin
+		    os.kill(parent, signal.SIGTERM)
+		    p.wait()
+		    assert took > 1, took
+	END
+}
+
+@test "asked to end again and again: no less time for the command at hand" {
+	native "it takes longer"
+	lone <<-'END'
+		ours, its = socket.socketpair()
+		p = subprocess.Popen([mqd, "-H", spool], stdin=its)
+		its.close()
+		assert served(ours)
+		ours.sendall(b"set q 0 0 3\r\na")
+		until(lambda: not any(fcntl.ioctl(ours, termios.TIOCOUTQ, bytes(4)))) # it has been read
+		for n in range(12):
+		    p.terminate()
+		    time.sleep(0.02)
+		ours.sendall(b"bc\r\n")
+		assert ours.recv(100) == b"STORED\r\n"
+		assert p.wait(10) == 0
+	END
+}

@@ -816,3 +816,79 @@ tries() {
 	END
 	[ "$("$MQCTL" -H "$SPOOL" get q)" = x ]
 }
+
+# follow [OPTION...] < script: mqd is on a socket, traced; `calls` are those that it has made, by name.
+follow() {
+	{
+		cat <<-'END'
+			import os, re, socket, subprocess, sys, time
+			mqd, spool, trace = sys.argv[1:]
+			os.environ["ASAN_OPTIONS"] = "detect_leaks=0"
+			def push(*items):
+			    text = b"".join(b"set %s 0 0 %d\r\n%s\r\n" % (queue, len(body), body) for queue, body in items)
+			    out = subprocess.run([mqd, "-H", spool, "-B", "10m"], input=text, stdout=subprocess.PIPE).stdout
+			    assert out == b"STORED\r\n" * len(items), out
+			def start(*options):
+			    ours, its = socket.socketpair()
+			    p = subprocess.Popen(["strace", "-qq", "-o", trace, *options, mqd, "-H", spool], stdin=its)
+			    its.close()
+			    ours.settimeout(20)
+			    return p, ours
+			def calls():
+			    return re.findall(r"^(\w+)\(", open(trace).read(), re.M) if os.path.exists(trace) else []
+			def until(condition):
+			    end = time.monotonic() + 20
+			    while not condition():
+			        assert time.monotonic() < end, calls()
+			        time.sleep(0.01)
+		END
+		cat
+	} >"$BATS_TEST_TMPDIR/script.py"
+	mkdir -p "$SPOOL"
+	timeout 60 "$PYTHON" "$BATS_TEST_TMPDIR/script.py" "$MQD_BINARY" "$SPOOL" "$BATS_TEST_TMPDIR/trace"
+}
+
+@test "what was delivered is durable before a large body is written behind it, however slowly it is read" {
+	native "it is traced"
+	follow <<-'END'
+		push((b"a", b"1"), (b"a", b"2"), (b"big", bytes(4 << 20)))
+		p, ours = start("-e", "trace=writev,sendfile,fsync,fdatasync,read")
+		ours.sendall(b"get a big\r\n")
+		# Of what is written then nobody has read a byte yet.
+		until(lambda: len([c for c in calls() if c in ("writev", "sendfile")]) > 1)
+		made = calls()
+		first, then = [n for n, call in enumerate(made) if call in ("writev", "sendfile")][:2]
+		assert {"fsync", "fdatasync"} & set(made[first:then]), made
+		ours.close()
+		p.wait()
+	END
+}
+
+@test "what was delivered is durable before the files of a deleted queue are unlinked" {
+	native "it is traced"
+	follow <<-'END'
+		push((b"a", b"1"), (b"a", b"2"), *[(b"d", b"x")] * 500)
+		p, ours = start("-e", "trace=writev,unlinkat,fsync,fdatasync", "-e", "inject=unlinkat:delay_enter=2000")
+		ours.sendall(b"get a\r\ndelete d\r\n")
+		until(lambda: calls().count("unlinkat") > 20)
+		made = calls()
+		flushed = [n for n, call in enumerate(made) if call in ("fsync", "fdatasync") and n > made.index("writev")]
+		assert flushed and made[:flushed[0]].count("unlinkat") < 5, made[:40]
+		ours.close()
+		p.wait()
+	END
+}
+
+@test "a client that has closed its side need not wait for the files of a queue that it deleted" {
+	native "it is traced"
+	follow <<-'END'
+		push(*[(b"d", b"x")] * 500)
+		p, ours = start("-e", "trace=unlinkat,exit_group", "-e", "inject=unlinkat:delay_enter=4000")
+		ours.sendall(b"delete d\r\n")
+		ours.shutdown(socket.SHUT_WR)
+		assert ours.recv(100) == b"DELETED\r\n" and ours.recv(100) == b""
+		assert calls().count("unlinkat") < 250, len(calls())
+		p.wait()
+		assert calls().count("unlinkat") >= 500
+	END
+}
