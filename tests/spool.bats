@@ -211,6 +211,7 @@ name() {
 }
 
 @test "a returned message goes before the head, whatever the head has passed" {
+	native "each step has half a second"
 	put q 1 2 3 4 5 6 7 8 9
 	local i
 	"$MQD" -H "$SPOOL" </dev/null # so that .stats is there: the system calls are counted below
@@ -291,7 +292,7 @@ name() {
 @test ".state removed while a push holds its lock: the message is known all the same" {
 	put q a b c
 	[ "$(drain q)" = $'a\nb\nc' ]
-	printf 'set q 0 0 1\r\nd\r\n' | strace -qq -o /dev/null -e inject=renameat2,linkat:delay_enter=400000 \
+	printf 'set q 0 0 1\r\nd\r\n' | strace -qq -o /dev/null -e inject=renameat2,linkat:delay_enter=1500000 \
 		"$MQD" -N -H "$SPOOL" >"$BATS_TEST_TMPDIR/out" &
 	local pusher=$!
 	locked() { ! flock -n "$SPOOL/q/.state" true; }
