@@ -206,16 +206,31 @@ spool_list_free(char **names)
 	free(names);
 }
 
-int
+static int
 count_claim(void *arg, int dirfd, uint64_t number, const char *name)
 {
 	int fd = openat(dirfd, name, read_flags);
 	uint64_t other;
 
-	if (fd != -1 && claim_file(fd, number, &other) == CLAIM_FILE_MESSAGE)
-		++*(uint64_t *)arg;
+	if (fd == -1)
+		return may_pass(errno) ? -1 : 0;
+	enum claim_file kind = claim_file(fd, number, &other);
 	close_fd(&fd);
-	return 0;
+	*(uint64_t *)arg += kind == CLAIM_FILE_MESSAGE;
+	return kind == CLAIM_FILE_UNREADABLE ? -1 : 0;
+}
+
+int
+queue_in_flight(int dirfd, uint64_t *n)
+{
+	int fd = openat(dirfd, ".claim", dir_flags);
+
+	*n = 0;
+	if (fd == -1)
+		return may_pass(errno) ? -1 : 0;
+	int r = dir_each_number(fd, count_claim, n);
+	close_fd(&fd);
+	return r;
 }
 
 int
@@ -316,8 +331,10 @@ spool_stat(struct spool *sp, const char *queue, struct queue_stat *qs)
 	if (queue_sweep_is_due(s))
 		queue_sweep(q);
 	delay_promote(q);
-	if (s->stale && s->waiting <= RECOUNT_MAX)
-		queue_recount(q);
+	if (s->stale && s->waiting <= RECOUNT_MAX && queue_recount(q) == -1) {
+		queue_unlock(q);
+		return -1;
+	}
 	queue_store(q);
 	queue_figures(s, qs);
 	message_name(name, state_candidate(s, 0));
@@ -326,11 +343,14 @@ spool_stat(struct spool *sp, const char *queue, struct queue_stat *qs)
 		clock_gettime(CLOCK_REALTIME, &now);
 		qs->age_ms = ms_between(st.st_mtim, now);
 	}
+	q->refs++;
 	queue_unlock(q);
-	if (queue_claim_dir(q) != -1)
-		dir_each_number(q->claimfd, count_claim, &qs->in_flight);
-	qs->waiters = queue_waiters(q);
-	return 1;
+	r = queue_in_flight(q->dirfd, &qs->in_flight) == -1 ||
+	            queue_waiters(q->dirfd, &qs->waiters) == -1
+	        ? -1
+	        : 1;
+	queue_unref(q);
+	return r;
 }
 
 uint64_t

@@ -144,7 +144,8 @@ static void
 check_owned(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
 	bool claim = strcmp(subdir, ".claim") == 0;
-	int file = openat(fd, e->d_name, read_flags);
+	int file = openat(fd, e->d_name, read_flags), owned = 0;
+	enum claim_file kind = CLAIM_FILE_MESSAGE;
 	uint64_t number, other;
 	const char *detail;
 	struct stat st;
@@ -156,10 +157,13 @@ check_owned(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 		found(ck, fault_names[fault], detail, "%s/%s/%s", ck->queue_name, subdir,
 		      e->d_name);
 	else if (claim && message_name_parse(e->d_name, &number) == 0 &&
-	         claim_file(file, number, &other) == CLAIM_FILE_SPENT)
+	         (kind = claim_file(file, number, &other)) == CLAIM_FILE_SPENT)
 		; /* kept for a push */
-	else if (file_own(file) == 1 && fstat(file, &st) == 0 && st.st_nlink > 0 &&
-	         (claim || time(NULL) - st.st_mtime > 1))
+	else if (kind == CLAIM_FILE_UNREADABLE || (owned = file_own(file)) == -1 ||
+	         (owned == 1 && fstat(file, &st) == -1))
+		found(ck, "unreadable", strerror(errno), "%s/%s/%s", ck->queue_name, subdir,
+		      e->d_name);
+	else if (owned == 1 && st.st_nlink > 0 && (claim || time(NULL) - st.st_mtime > 1))
 		found(ck, claim ? "orphan" : "leftover", "its owner has died", "%s/%s/%s",
 		      ck->queue_name, subdir, e->d_name);
 	close_fd(&file);
@@ -415,17 +419,29 @@ check_trash(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 static void
 check_part(struct checker *ck, int fd, const char *subdir, struct dirent *e)
 {
-	int part = openat(fd, e->d_name, dir_flags);
+	int part = openat(fd, e->d_name, dir_flags), message = 0, torn = 0;
 	struct stat st;
 
+	if (part == -1 && (errno == ENOENT || errno == ENOTDIR))
+		return;
 	if (part != -1 && flock(part, LOCK_SH | LOCK_NB) == 0) {
-		if (fstatat(part, "1", &st, AT_SYMLINK_NOFOLLOW) == 0)
-			found(ck, "unfinished", "taken from a server; run the import again",
-			      ".import/%s/%s/1", subdir, e->d_name);
-		if (fstatat(part, "torn", &st, AT_SYMLINK_NOFOLLOW) == 0)
-			found(ck, "damaged", "taken from a server; moved aside earlier",
-			      ".import/%s/%s/torn", subdir, e->d_name);
+		message = fstatat(part, "1", &st, AT_SYMLINK_NOFOLLOW) == 0 ? 1
+		          : errno == ENOENT                                 ? 0
+		                                                            : -1;
+		torn = fstatat(part, "torn", &st, AT_SYMLINK_NOFOLLOW) == 0 ? 1
+		       : errno == ENOENT                                    ? 0
+		                                                            : -1;
+	} else if (part == -1 || errno != EWOULDBLOCK) {
+		message = -1;
 	}
+	if (message == -1 || torn == -1)
+		found(ck, "unreadable", strerror(errno), ".import/%s/%s", subdir, e->d_name);
+	if (message == 1)
+		found(ck, "unfinished", "taken from a server; run the import again",
+		      ".import/%s/%s/1", subdir, e->d_name);
+	if (torn == 1)
+		found(ck, "damaged", "taken from a server; moved aside earlier",
+		      ".import/%s/%s/torn", subdir, e->d_name);
 	close_fd(&part);
 }
 

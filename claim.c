@@ -89,6 +89,13 @@ is_foreign(int error)
 	       error == EISDIR || error == ENODEV;
 }
 
+bool
+may_pass(int error)
+{
+	return error != ENOENT && error != ENOTDIR && error != EAGAIN && !is_damage(error) &&
+	       !is_foreign(error);
+}
+
 enum attempt {
 	ATTEMPT_GOT,
 	ATTEMPT_HOLE,   /* there is no such message */
@@ -439,17 +446,17 @@ claim_head(struct spool *sp, const char *queue, enum claim_how how, struct passe
 		return r == 0 ? CLAIM_EMPTY : CLAIM_ERROR;
 	struct state *s = &q->state;
 	*c = (struct claim){.queue = q, .fd = -1, .opened = how == CLAIM_TO_OPEN};
-	if (c->opened) { /* for how long? */
-		queue_config(q);
-		if (queue_config_known(q) == -1) {
-			queue_unlock(q);
-			return CLAIM_ERROR;
-		}
-	}
 	s->expired += passed->expired;
 	s->dead += passed->dead;
 	s->opened -= passed->opened < s->opened ? passed->opened : s->opened;
 	*passed = (struct passed){0};
+	if (c->opened && (queue_config(q), queue_config_known(q) == -1)) { /* for how long? */
+		int e = errno;
+		queue_store(q);
+		queue_unlock(q);
+		errno = e;
+		return CLAIM_ERROR;
+	}
 	if (queue_sweep_is_due(s))
 		queue_sweep(q);
 	if (how == CLAIM_ANYHOW || !is_paused(s)) {

@@ -376,26 +376,35 @@ static bool
 is_beginning(void)
 {
 	struct pollfd p = {.fd = io.in, .events = POLLIN};
+	uint64_t now, end = 0;
+	int r = 0;
 
-	return io.is_socket && !io.has_spoken && poll(&p, 1, FIRST_MS) == 1;
+	if (!io.is_socket || io.has_spoken)
+		return false;
+	do { /* signals do not shorten its time */
+		now = os_monotonic_ms();
+		end = end == 0 ? now + FIRST_MS : end;
+		r = poll(&p, 1, now < end ? (int)(end - now) : 0);
+	} while (r == -1 && errno == EINTR && !out_of_grace());
+	return r == 1;
 }
 
-/* While something is due at a time: wait for input, and do that. False: the client has been silent
- * for too long. */
+/* While something is due at a time: wait for input, and do that. `*begin` is since when that has been
+ * so, or 0. False: the client has been silent for too long. */
 static bool
-await_input(void)
+await_input(uint64_t *begin)
 {
 	struct pollfd p = {.fd = io.in, .events = POLLIN};
-	uint64_t idle_ms = (uint64_t)io.idle_timeout * 1000, begin = 0;
+	uint64_t idle_ms = (uint64_t)io.idle_timeout * 1000, next;
 
-	for (uint64_t next; !conn_terminating && (next = io.due()) != 0;) {
+	while (!conn_terminating && ((next = io.due()) != 0 || (*begin != 0 && idle_ms > 0))) {
 		uint64_t now = os_monotonic_ms();
-		if (begin == 0)
-			begin = now;
-		if (idle_ms > 0 && now >= begin + idle_ms)
+		if (*begin == 0)
+			*begin = now;
+		if (idle_ms > 0 && now >= *begin + idle_ms)
 			return false;
-		if (idle_ms > 0 && begin + idle_ms < next)
-			next = begin + idle_ms;
+		if (next == 0 || (idle_ms > 0 && *begin + idle_ms < next))
+			next = *begin + idle_ms;
 		uint64_t ms = next > now ? next - now : 0;
 		int r = poll(&p, 1, ms > INT_MAX ? INT_MAX : (int)ms);
 		if (r > 0 || (r == -1 && errno != EINTR))
@@ -428,6 +437,7 @@ static bool
 fill(bool between)
 {
 	struct pollfd p = {.fd = io.in, .events = POLLIN};
+	uint64_t begin = 0;
 	ssize_t n;
 
 	conn_flush();
@@ -447,10 +457,11 @@ fill(bool between)
 		io.end -= io.start;
 		io.start = 0;
 	}
-	if (!await_input() || (!io.is_socket && io.idle_timeout > 0 && !wait_for(io.in, POLLIN)))
+	if (!await_input(&begin) ||
+	    (!io.is_socket && io.idle_timeout > 0 && !wait_for(io.in, POLLIN)))
 		return false;
 	for (;;) {
-		if (!await_input() || (between && conn_terminating && !is_beginning()))
+		if (!await_input(&begin) || (between && conn_terminating && !is_beginning()))
 			return false;
 		n = read(io.in, io.in_buf + io.end, IN_SIZE - io.end);
 		if (n > 0)

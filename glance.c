@@ -146,8 +146,9 @@ load_state(const struct spool *sp, int dirfd, struct state *s)
 	return count(dirfd, s);
 }
 
-/* What waits from number *n on: its file's state, and *n is its number. False if there is none. */
-static bool
+/* What waits from number *n on: its file's state, and *n is its number. Returns 1; 0 if there is none;
+ * or -1. */
+static int
 next_message(int dirfd, const struct state *s, uint64_t *n, struct stat *st)
 {
 	char name[MESSAGE_NAME_LEN + 1];
@@ -155,12 +156,15 @@ next_message(int dirfd, const struct state *s, uint64_t *n, struct stat *st)
 	for (int missed = 0; missed < MESSAGES_MISSED; missed++, ++*n) {
 		*n = state_candidate(s, *n);
 		if (*n >= state_next(s))
-			return false;
+			return 0;
 		message_name(name, *n);
-		if (fstatat(dirfd, name, st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st->st_mode))
-			return true;
+		int r = fstatat(dirfd, name, st, AT_SYMLINK_NOFOLLOW);
+		if (r == 0 && S_ISREG(st->st_mode))
+			return 1;
+		if (r == -1 && may_pass(errno))
+			return -1;
 	}
-	return false;
+	return 0;
 }
 
 static int64_t
@@ -172,18 +176,6 @@ age_ms(const struct stat *st)
 	int64_t ms = ((int64_t)now.tv_sec - st->st_mtim.tv_sec) * 1000 +
 	             (now.tv_nsec - st->st_mtim.tv_nsec) / 1000000;
 	return ms < 0 ? 0 : ms; /* the clock was set back */
-}
-
-static uint64_t
-in_flight(int dirfd)
-{
-	uint64_t n = 0;
-	int fd = openat(dirfd, ".claim", dir_flags);
-
-	if (fd != -1)
-		dir_each_number(fd, count_claim, &n);
-	close_fd(&fd);
-	return n;
 }
 
 /* Open a queue and read its state. Returns 1, 0 or -1. */
@@ -202,27 +194,28 @@ open_queue(struct spool *sp, const char *queue, struct state *s, int *fd)
 int
 glance_queue(struct spool *sp, const char *queue, struct queue_stat *qs)
 {
-	static struct queue q; /* of which only dirfd is used; it is large */
 	struct state s;
 	struct stat st;
 	uint64_t n = 0;
-	int r = open_queue(sp, queue, &s, &q.dirfd);
+	int fd, r = open_queue(sp, queue, &s, &fd);
 
 	if (r != 1)
 		return r;
 	queue_figures(&s, qs);
-	qs->in_flight = in_flight(q.dirfd);
-	qs->waiters = queue_waiters(&q);
-	if (next_message(q.dirfd, &s, &n, &st)) {
+	int oldest = next_message(fd, &s, &n, &st);
+	if (oldest == 1) {
 		qs->oldest = st.st_mtime;
 		qs->age_ms = (uint64_t)age_ms(&st);
 	}
-	close_fd(&q.dirfd);
-	return 1;
+	if (oldest == -1 || queue_in_flight(fd, &qs->in_flight) == -1 ||
+	    queue_waiters(fd, &qs->waiters) == -1)
+		r = -1;
+	close_fd(&fd);
+	return r;
 }
 
-/* False: it is gone by now. */
-static bool
+/* Returns 1; 0 if it is gone by now, or cannot be looked at by us; or -1. */
+static int
 read_message(int dirfd, uint64_t number, const struct stat *st, struct glance_message *m)
 {
 	char name[MESSAGE_NAME_LEN + 1], buf[MESSAGE_HEADER_LEN + sizeof m->body];
@@ -231,36 +224,40 @@ read_message(int dirfd, uint64_t number, const struct stat *st, struct glance_me
 	message_name(name, number);
 	int fd = os_openat_noatime(dirfd, name, read_flags, 0);
 	if (fd == -1)
-		return false;
+		return may_pass(errno) ? -1 : 0;
 	ssize_t n = pread(fd, buf, sizeof buf, 0);
-	close(fd);
+	close_fd(&fd);
+	if (n == -1 && !is_damage(errno))
+		return -1;
 	*m = (struct glance_message){.number = number, .age_ms = age_ms(st), .damaged = true};
 	if (n < MESSAGE_HEADER_LEN || message_read_header(buf, &m->message, &crc) == -1)
-		return true;
+		return 1;
 	m->damaged = m->message.number != number || m->message.length != body_bytes(st);
 	m->len = (size_t)n - MESSAGE_HEADER_LEN;
 	memcpy(m->body, buf + MESSAGE_HEADER_LEN, m->len);
-	return true;
+	return 1;
 }
 
 int
-glance_messages(struct spool *sp, const char *queue, unsigned max, glance_visitor *visit, void *arg)
+glance_messages(struct spool *sp, const char *queue, unsigned max, struct glance_message *messages,
+                unsigned *n)
 {
-	struct glance_message m;
 	struct state s;
 	struct stat st;
 	int fd, r = open_queue(sp, queue, &s, &fd);
 
+	*n = 0;
 	if (r != 1)
 		return r;
-	for (uint64_t n = 0; max > 0 && next_message(fd, &s, &n, &st); n++) {
-		if (!read_message(fd, n, &st, &m))
-			continue;
-		visit(arg, &m);
-		max--;
+	for (uint64_t number = 0; *n < max; number++) {
+		int next = next_message(fd, &s, &number, &st);
+		r = next == 1 ? read_message(fd, number, &st, &messages[*n]) : next;
+		if (next == 0 || r == -1)
+			break;
+		*n += (unsigned)r;
 	}
 	close_fd(&fd);
-	return 1;
+	return r == -1 ? -1 : 1;
 }
 
 /* Can people read all of it, and is none of it what names in the spool have? */

@@ -37,10 +37,9 @@ struct glance_message {
 	char body[200];
 };
 
-/* Call `visit` for the oldest messages of a queue, `max` at the most. As glance_queue. */
-typedef void glance_visitor(void *arg, const struct glance_message *m);
-int glance_messages(struct spool *sp, const char *queue, unsigned max, glance_visitor *visit,
-                    void *arg);
+/* The oldest messages of a queue, *n of them, `max` at the most. As glance_queue. */
+int glance_messages(struct spool *sp, const char *queue, unsigned max,
+                    struct glance_message *messages, unsigned *n);
 
 /*
  * A queue's name for people, into `label` of QUEUE_NAME_MAX + 1 bytes: as clients have it, if that is

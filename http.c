@@ -197,9 +197,8 @@ whole_characters(const char *s, size_t len)
 }
 
 static void
-write_message(void *arg, const struct glance_message *m)
+write_message(struct json *j, const struct glance_message *m)
 {
-	struct json *j = arg;
 	char name[MESSAGE_NAME_LEN + 1];
 	bool cut = m->len < m->message.length;
 
@@ -221,23 +220,34 @@ write_message(void *arg, const struct glance_message *m)
 static void
 answer_messages(struct response *re, struct spool *sp, const struct metrics *m, const char *name)
 {
+	static struct glance_message messages[MESSAGES];
 	char queue[QUEUE_NAME_MAX + 1];
 	struct json j;
 	size_t i = 0;
+	unsigned n;
 
 	if (queue_name_read(name, queue) == 0)
 		while (i < m->n && strcmp(m->queues[i], queue) != 0)
 			i++;
 	else
 		i = m->n;
-	if (i == m->n) {
-		answer(re, 404, "no such queue\n");
+	if (i == m->n && m->unreadable > 0) {
+		answer(re, 503, "not among the queues that can be looked at\n");
+		return;
+	}
+	int r = i == m->n ? 0 : glance_messages(sp, queue, MESSAGES, messages, &n);
+	if (r != 1) {
+		if (r == 0)
+			answer(re, 404, "no such queue\n");
+		else
+			answer(re, 503, "%s\n", spool_strerror(errno));
 		return;
 	}
 	re->type = "application/json";
 	json_begin(&j, re->out);
 	json_array(&j, "messages");
-	glance_messages(sp, queue, MESSAGES, write_message, &j);
+	for (i = 0; i < n; i++)
+		write_message(&j, &messages[i]);
 	json_end(&j);
 }
 

@@ -164,7 +164,8 @@ ask_for_more(const struct pool *p)
 		if (idle == 0)
 			tell_all_busy(p);
 	} else if (idle < p->spares && !atomic_exchange(&s->asked, true) &&
-	           send(p->worker_end, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == -1) {
+	           send(p->worker_end, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == -1 &&
+	           getppid() == p->parent) {
 		kill(p->parent, SIGCHLD); /* without memory; this wakes it, too */
 	}
 }

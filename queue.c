@@ -516,8 +516,13 @@ common_config(struct spool *sp)
 {
 	if (sp->config_file.error != 0)
 		sp->configured = false;
-	if (spool_dirfd(sp) != -1 && look_is_due(&sp->configured, &sp->looked))
+	if (spool_dirfd(sp) == -1) {
+		bool passes = errno != ENOENT && errno != ENOTDIR && !is_foreign(errno);
+		if (passes && !sp->config_file.looked)
+			sp->config_file.error = errno;
+	} else if (look_is_due(&sp->configured, &sp->looked)) {
 		look_at_spool(sp);
+	}
 	return &sp->config;
 }
 
@@ -549,7 +554,8 @@ queue_config_known(const struct queue *q)
 {
 	errno = q->spool->config_file.error;
 	if (errno == 0)
-		errno = q->config_file.error;
+		errno =
+		    q->configured ? q->config_file.error : EAGAIN; /* another handle was asked */
 	return errno == 0 ? 0 : -1;
 }
 
@@ -892,10 +898,8 @@ sweep_claim(void *arg, int dirfd, uint64_t number, const char *name)
 		fd = openat(dirfd, name, read_flags); /* a file of an operator's */
 	if (fd == -1) {
 		/* What cannot be opened for good would keep all others from being used. */
-		bool passes = !is_damage(errno) && errno != ENOENT && errno != EAGAIN &&
-		              !is_foreign(errno); /* EAGAIN: as in sync_file */
-		if (passes || (!sw->mend_ranges && is_damage(errno) &&
-		               queue_set_aside(sw->queue, dirfd, name) == -1))
+		if (may_pass(errno) || (!sw->mend_ranges && is_damage(errno) &&
+		                        queue_set_aside(sw->queue, dirfd, name) == -1))
 			sw->error = errno;
 		return 0;
 	}

@@ -136,6 +136,7 @@ look_at(struct spool *sp, int dirfd, const char *name, const struct entry *e)
 	else if (S_ISREG(st.st_mode))
 		switch (claim_check(sp, &c, e->number)) {
 		case CLAIM_GOT:
+			errno = EIO; /* if it was cut short since */
 			if (pread(c.fd, line, sizeof line, 0) != (ssize_t)sizeof line)
 				f = FOUND_ERROR;
 			else if (message_same(line, e->file))

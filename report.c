@@ -57,10 +57,10 @@ end_survey(struct survey *s)
 	free(s->there);
 }
 
-/* May the next look succeed? Then figures without this queue would be wrong. Else it is no queue of
- * ours, or on a disk that fails, and the others are told. */
+/* Of memory or descriptors: then figures without this queue would be wrong. Else it is no queue of ours,
+ * or on a disk that fails, and the others are told. */
 static bool
-may_pass(int error)
+is_shortage(int error)
 {
 	return error == EMFILE || error == ENFILE || error == ENOMEM;
 }
@@ -86,7 +86,7 @@ survey(struct survey *s)
 	for (size_t i = 0; i < n; i++) {
 		int r = spool_stat(conn.spool, s->queues[i], &s->stats[i]);
 		s->there[i] = r == 1;
-		if (r == -1 && may_pass(errno)) {
+		if (r == -1 && is_shortage(errno)) {
 			int e = errno;
 			end_survey(s);
 			errno = e;
@@ -183,7 +183,7 @@ stats_queue(const struct command *c)
 		if (r == 1)
 			conn_put_line("STAT %.*s %" PRIu64 "/%" PRIu64, len, name, qs.put,
 			              qs.taken);
-		else if (r == -1 && may_pass(errno))
+		else if (r == -1 && is_shortage(errno))
 			error = errno;
 	}
 	spool_list_free(queues);
@@ -226,7 +226,7 @@ report_stats(const struct command *c, const struct serve_options *options)
  * dump_stats
  */
 
-/* One that is not there has no fields. Returns 0, or an error that may pass. */
+/* One that is not there has no fields. Returns 0; or an error, of a shortage. */
 static int
 dump_queue(const char *queue, int len, const char *name)
 {
@@ -241,7 +241,7 @@ dump_queue(const char *queue, int len, const char *name)
 			conn_put_line("  %s=%" PRIu64, figures[i].kestrel,
 			              figure_value(&qs, &figures[i]));
 	conn_put_line("}");
-	return may_pass(error) ? error : 0;
+	return is_shortage(error) ? error : 0;
 }
 
 /* The last line, after all queues. */

@@ -96,8 +96,10 @@ struct listing {
 };
 number_visitor list_number;
 
-/* A visitor of .claim: adds to a uint64_t how many messages are there, without the spent ones. */
-number_visitor count_claim;
+/* How many messages are in .claim of an open queue, without the spent ones; and how many processes
+ * wait for one. Return 0; or -1 with an error that may pass. */
+int queue_in_flight(int dirfd, uint64_t *n);
+int queue_waiters(int dirfd, uint64_t *n);
 
 /* The length of the body in a message's file of this size. */
 uint64_t body_bytes(const struct stat *st);
@@ -143,9 +145,6 @@ bool queue_has_expired(const struct message *m, const struct config *c);
 /* A claimed message: if it has expired drop it, or move it where `expire_to` says. Returns 1 and the
  * claim is ended, 0 if it has not, or -1 and it is back. */
 int claim_expired(struct claim *c);
-
-/* Processes that wait for a message of the queue. */
-uint64_t queue_waiters(struct queue *q);
 
 /* What a state tells of its queue, as spool_stat has it. The rest of *qs is 0. */
 void queue_figures(const struct state *s, struct queue_stat *qs);
@@ -248,6 +247,10 @@ bool is_foreign(int error);
 /* Says this error of read that the file is damaged, or is none? A bad sector must not block the queue
  * behind it; everything else may pass. */
 bool is_damage(int error);
+
+/* Does an error of open say nothing of a file, so that the next one may succeed? EAGAIN does: that a
+ * push writes over it. */
+bool may_pass(int error);
 
 /* Read a whole message file and check it: that it bears `number` too, or, being delayed, any.
  * CLAIM_GOT fills c->message and c->body. CLAIM_DAMAGED, with errno: it is not what was once

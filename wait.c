@@ -93,21 +93,25 @@ count_ticket(void *arg, int dirfd, uint64_t number, const char *name)
 	struct count *c = arg;
 
 	(void)dirfd, (void)number;
-	c->n += watch_ticket(&c->w, name) == 1;
+	int r = watch_ticket(&c->w, name);
+	c->n += r == 1;
 	close_fd(&c->w.before);
-	return 0;
+	return r == -1 && may_pass(errno) ? -1 : 0;
 }
 
-uint64_t
-queue_waiters(struct queue *q)
+int
+queue_waiters(int dirfd, uint64_t *n)
 {
 	struct count c = {.w = {.before = -1}};
 
-	c.w.dirfd = openat(q->dirfd, ".wait", dir_flags);
-	if (c.w.dirfd != -1)
-		dir_each_number(c.w.dirfd, count_ticket, &c);
+	*n = 0;
+	c.w.dirfd = openat(dirfd, ".wait", dir_flags);
+	if (c.w.dirfd == -1)
+		return may_pass(errno) ? -1 : 0;
+	int r = dir_each_number(c.w.dirfd, count_ticket, &c);
 	close_fd(&c.w.dirfd);
-	return c.n;
+	*n = c.n;
+	return r;
 }
 
 /* With the lock held: find out who is before us. */

@@ -226,11 +226,15 @@ python() {
 	python <<-'END'
 		for line in b"stats", b"stats queue", b"dump_stats", b"dump_stats q r":
 		    for options in each(LOOKS, OPENS, "?pread64:ENOMEM", "getdents64:ENOMEM"):
-		        fresh()
-		        push(b"3", queue=b"r")
+		        fresh(b"3")
+		        push(b"4", queue=b"r")
+		        m = Mqd()
+		        assert m.ask(b"get q/open")[1] == b"1"
 		        out = output(*strace(*options), mqd, "-H", spool, input=line + b"\r\n")
-		        right = {b"stats": [b"STAT curr_items 3\r"], b"stats queue": [b"STAT q 2/0\r", b"STAT r 1/0\r"]}
-		        right = right.get(line, [b"  items=2\r", b"  items=1\r"])
+		        m.end()
+		        right = {b"stats": [b"STAT curr_items 3\r", b"STAT queue_q_open_transactions 1\r"],
+		                 b"stats queue": [b"STAT q 3/1\r", b"STAT r 1/0\r"]}
+		        right = right.get(line, [b"  items=2\r", b"  items=1\r", b"  open_transactions=1\r"])
 		        assert b"SERVER_ERROR" in out or all(part in out for part in right), (line, options, out)
 	END
 }

@@ -672,3 +672,40 @@ lone() {
 		assert p.wait(10) == 0
 	END
 }
+
+@test "asked to end twice: a client that was just accepted has its second all the same" {
+	lone <<-'END'
+		p, parent = start("-t", "1", "-N")
+		ours = connect()
+		until(lambda: len(children(parent)) == 2) # one has accepted it, and another waits
+		p.terminate()
+		for pid in children(parent):
+		    os.kill(pid, signal.SIGTERM)
+		time.sleep(0.1)
+		for pid in children(parent):
+		    os.kill(pid, signal.SIGTERM)
+		time.sleep(0.1)
+		assert served(ours)
+		assert p.wait(10) == 0
+	END
+}
+
+@test "a silent client with something open is left after idle_timeout, whenever that goes back" {
+	native "it takes longer"
+	lone <<-'END'
+		for timeout in "0", "1s", "1900ms":
+		    out = subprocess.run([mqd, "-H", spool], input=b"delete q\r\nset q 0 0 1\r\na\r\n", stdout=subprocess.PIPE).stdout
+		    assert out.endswith(b"STORED\r\n"), out
+		    open(spool + "/q/.config", "w").write("open_timeout = %s\n" % timeout)
+		    ours, its = socket.socketpair()
+		    p = subprocess.Popen([mqd, "-H", spool, "-o", "idle_timeout=2"], stdin=its)
+		    its.close()
+		    ours.sendall(b"get q/open\r\n")
+		    assert ours.recv(100).startswith(b"VALUE")
+		    begin = time.monotonic()
+		    assert ours.recv(100) == b""
+		    took = time.monotonic() - begin
+		    assert 1.9 < took < 2.9, (timeout, took)
+		    p.wait()
+	END
+}
