@@ -88,7 +88,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct header h = {.id = 7};
 	enum claim_result r;
 
-	if (dir[strlen(dir) - 1] == 'X')
+	if (strcmp(dir + strlen(dir) - 6, "XXXXXX") == 0)
 		assert(mkdtemp(dir) != NULL);
 	nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 	sp = spool_at(dir, SPOOL_SYNC_NONE);
