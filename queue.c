@@ -534,7 +534,7 @@ queue_config(struct queue *q)
 	/* The very first command has looked at that already, if it looks at it at all. */
 	bool just_looked = !q->configured && sp->configured && sp->looked == 0;
 
-	if (queue_config_known(q) == -1)
+	if (sp->config_file.error != 0 || q->config_file.error != 0)
 		q->configured = just_looked = false;
 	if (look_is_due(&q->configured, &q->looked)) {
 		bool fresh = sp->looked != 0 && q->looked - sp->looked < FRESH_MS;

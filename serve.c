@@ -66,7 +66,12 @@ refused_now(enum config_status status)
 
 	if (spool_config_known(conn.spool, NULL) == -1) {
 		static char refusal[96];
-		snprintf(refusal, sizeof refusal, "SERVER_ERROR .config: %s", strerror(errno));
+		const char *what = ".config: ";
+		int e = errno;
+		if (spool_dirfd(conn.spool) == -1) /* then it is no fault of that */
+			what = "", e = errno;
+		conn_log_error(".config", e);
+		snprintf(refusal, sizeof refusal, "SERVER_ERROR %s%s", what, spool_strerror(e));
 		return refusal;
 	}
 	switch (config->status) {
