@@ -103,7 +103,7 @@ is_empty() {
 @test "a message expires while it waits, and neither get, peek, gets nor a get that waits shows it" {
 	settings q expire=yes
 	talk <<-'END'
-		> set q 0 1 1
+		> set q 0 3 1
 		> a
 		< STORED
 		> get q/peek

@@ -677,7 +677,11 @@ lone() {
 	lone <<-'END'
 		p, parent = start("-t", "1", "-N")
 		ours = connect()
-		until(lambda: len(children(parent)) == 2) # one has accepted it, and another waits
+		def is_accepted():
+		    ends = ":%04X" % port, ":%04X" % ours.getsockname()[1]
+		    lines = [l.split() for l in open("/proc/net/tcp")]
+		    return any(l[1].endswith(ends[0]) and l[2].endswith(ends[1]) and l[9] != "0" for l in lines)
+		until(is_accepted)
 		p.terminate()
 		for pid in children(parent):
 		    os.kill(pid, signal.SIGTERM)
