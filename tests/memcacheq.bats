@@ -338,3 +338,9 @@ fds_of() {
 	run no_answer
 	[ "$status" -eq 1 ]
 }
+
+@test "one connection tells of the options of Berkeley DB with -v alone" {
+	mkdir -p "$SPOOL"
+	[ -z "$("$MQD" -m 64 -H "$SPOOL" </dev/null 2>&1)" ]
+	"$MQD" -v -m 64 -H "$SPOOL" </dev/null 2>&1 | grep -q 'options of Berkeley DB, which do nothing here: -m$'
+}

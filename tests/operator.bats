@@ -364,3 +364,13 @@ for_nobody() {
 	[ "$status" -eq 100 ]
 	grep -q readonly "$SPOOL/.config"
 }
+
+@test "on a terminal a long flush shows how far it is, and takes that away" {
+	native "it is traced"
+	mkdir -p "$SPOOL"
+	for i in {1..500}; do printf 'set q 0 0 1\r\nx\r\n'; done | "$MQD" -N -H "$SPOOL" >/dev/null
+	TERM=xterm script -qec "ASAN_OPTIONS=detect_leaks=0 strace -qq -o /dev/null -e trace=unlinkat \
+		-e inject=unlinkat:delay_enter=2000 '$MQCTL' -H '$SPOOL' flush q" /dev/null >"$BATS_TEST_TMPDIR/screen" </dev/null
+	grep -q 'flush .*of 500' "$BATS_TEST_TMPDIR/screen"
+	[[ $(tail -c 20 "$BATS_TEST_TMPDIR/screen") == *500* ]]
+}

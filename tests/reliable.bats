@@ -208,6 +208,15 @@ python() {
 	[ "$(wc -c <"$BATS_TEST_TMPDIR/out")" = $((2 * (200000 + 2 + 5) + 27 + 22)) ]
 }
 
+@test "peek passes what was removed by hand, also at the head, and what waits is counted right" {
+	mkdir -p "$SPOOL"
+	printf 'set q 0 0 1\r\n%s\r\n' a b c | "$MQD" -H "$SPOOL" >/dev/null
+	rm "$SPOOL/q/0000000000000001" "$SPOOL/q/0000000000000002"
+	[ "$(printf 'get q/peek\r\n' | "$MQD" -H "$SPOOL" | tr -d '\r')" = $'VALUE q/peek 0 1\nc\nEND' ]
+	printf 'stats\r\n' | "$MQD" -H "$SPOOL" | grep -q $'^STAT curr_items 1\r'
+	[ "$(printf 'get q\r\n' | "$MQD" -H "$SPOOL" | tr -d '\r')" = $'VALUE q 0 1\nc\nEND' ]
+}
+
 @test "what is unknown, or goes with nothing, is refused and takes nothing" {
 	talk <<-'END'
 		> set q 0 0 1
