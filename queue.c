@@ -565,6 +565,8 @@ spool_config_known(struct spool *sp, const char *queue)
 	struct queue *q;
 	int r = queue == NULL ? 0 : queue_find(sp, queue, false, &q);
 
+	if (r == 1 && !q->configured)
+		queue_config(q); /* somebody has just made it */
 	if (r != 0)
 		return r == -1 ? -1 : queue_config_known(q);
 	errno = sp->config_file.error;

@@ -98,7 +98,10 @@ def serve(fuse, live, log, index, bad):
             continue
         elif opcode not in (RELEASE, FLUSH_FILE, DESTROY):
             error = -errno.ENOSYS
-        os.writev(fuse, [OUT.pack(OUT.size + len(reply), error, unique), reply])
+        try:
+            os.writev(fuse, [OUT.pack(OUT.size + len(reply), error, unique), reply])
+        except FileNotFoundError:
+            pass  # who asked has been killed
 
 
 class Disk:

@@ -901,3 +901,28 @@ follow() {
 		assert calls().count("unlinkat") >= 500
 	END
 }
+
+@test "open of a queue that is made at that moment: its message, or END" {
+	native "it is traced"
+	follow <<-'END'
+		p, ours = start("-e", "trace=?statx,?newfstatat,?fstatat64,openat,?open",
+		                "-e", "inject=?statx,?newfstatat,?fstatat64,openat,?open:delay_exit=3000")
+		r = ours.makefile("rb")
+		pusher = subprocess.Popen([mqd, "-N", "-H", spool], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+		for n in range(60):
+		    ours.sendall(b"get q%d/open\r\n" % n)
+		    time.sleep(n / 4000)
+		    pusher.stdin.write(b"set q%d 0 0 1\r\nx\r\n" % n)
+		    assert pusher.stdout.readline() == b"STORED\r\n"
+		    reply = r.readline()
+		    if reply.startswith(b"VALUE"):
+		        assert r.readline() + r.readline() == b"x\r\nEND\r\n"
+		        ours.sendall(b"get q%d/close\r\n" % n)
+		        reply = r.readline()
+		    assert reply == b"END\r\n", (n, reply)
+		ours.close()
+		pusher.stdin.close()
+		assert pusher.wait() == 0
+		p.wait()
+	END
+}
