@@ -920,6 +920,7 @@ follow() {
 		        ours.sendall(b"get q%d/close\r\n" % n)
 		        reply = r.readline()
 		    assert reply == b"END\r\n", (n, reply)
+		r.close()
 		ours.close()
 		pusher.stdin.close()
 		assert pusher.wait() == 0
