@@ -161,7 +161,8 @@ print(left)
 @test "pushes through nutcracker with etc/nutcracker.yml, pops from the nodes" {
 	[[ -x /usr/sbin/nutcracker ]] || skip "no nutcracker here"
 	at_hub nutcracker --test-conf -c "$TOP/etc/nutcracker.yml"
-	at_hub nutcracker -c "$TOP/etc/nutcracker.yml" -a 127.0.0.1 -s 22222 -o "$BATS_TEST_TMPDIR/nutcracker.log" 3>&- &
+	# Not by at_hub: what has the process id shall be nutcracker, and no shell that waits for it.
+	ip netns exec "$HUB" nutcracker -c "$TOP/etc/nutcracker.yml" -a 127.0.0.1 -s 22222 -o "$BATS_TEST_TMPDIR/nutcracker.log" 3>&- &
 	PROXY_PID=$!
 	wait_for reachable 127.0.0.1 22121
 	cat >"$BATS_TEST_TMPDIR/push" <<-'END'
